@@ -1,0 +1,176 @@
+"""Everything that acts, as protocols without behaviour. Plug-ins implement these; nothing inherits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from grlo.types import Completion, Message, Prompt, Rollout, SamplingParams, Score
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from grlo.batch import AnnotatedBatch, TokenLoss, TrainBatch
+
+
+class Progress(Protocol):
+    """Told how a long piece of work advances; `grlo.progress` draws bars, tests pass `silent`."""
+
+    def __call__(self, *, done: int, total: int, tokens: int) -> None:
+        """`done` of `total` items are finished, after `tokens` tokens were processed in all."""
+        ...
+
+
+def silent(*, done: int, total: int, tokens: int) -> None:
+    """The progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What a plug-in is given when it is built from its settings."""
+
+    device: str
+    """`cpu` or `cuda`, `cuda:1`, ..."""
+    seed: int
+    progress: Progress = silent
+
+
+class Renderer(Protocol):
+    """Turns messages into tokens and back; the only place where tokens are made."""
+
+    stop_ids: tuple[int, ...]
+    """Ids that end an answer: end of text and end of turn."""
+    pad_id: int
+
+    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Tokens of the conversation up to and including the header of the answer."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of an answer, without the stop token and other special tokens."""
+        ...
+
+
+class RolloutEngine(Protocol):
+    """Draws completions. Takes tokens, returns tokens with log-probabilities."""
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: SamplingParams,
+        *,
+        seeds: Sequence[int],
+        progress: Progress = silent,
+    ) -> list[Completion]:
+        """`sampling.num_samples` completions per prompt, prompt-major.
+
+        Args:
+            prompts: Token ids of each prompt, not padded.
+            sampling: How to draw.
+            seeds: One seed per prompt. Sample j of a prompt depends on its own seed, on j and on the
+                prompt's tokens only: neither on the other prompts nor on how the batch is cut.
+            progress: Called as completions finish.
+        """
+        ...
+
+    def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Takes over the policy's weights under the names of its Hugging Face checkpoint."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Reward(Protocol):
+    """Scores a whole step at once."""
+
+    def score(self, rollouts: Sequence[Rollout], *, progress: Progress = silent) -> list[Score]:
+        """One score per rollout, in order."""
+        ...
+
+    def state_dict(self) -> dict[str, float]:
+        """Running statistics that belong in a checkpoint; empty when there are none."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None: ...
+
+    def metrics(self) -> dict[str, float]:
+        """`reward/...` metrics of the latest call, such as truncation; may be empty."""
+        ...
+
+
+class Verifier(Protocol):
+    """A pure function of prompt and answer, bounded in time."""
+
+    def __call__(self, prompt: Prompt, text: str) -> Score: ...
+
+
+class Algorithm(Protocol):
+    """How scores become credit and credit becomes a loss. Settings are the object; it has no state."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether log-probabilities of the initial policy are needed; if not, it is never loaded."""
+        ...
+
+    @property
+    def needs_critic(self) -> bool:
+        """Whether values are needed; if so the object is an `ActorCritic`."""
+        ...
+
+    def assign_credit(self, batch: AnnotatedBatch) -> TrainBatch: ...
+
+    def policy_loss(self, logprobs_BT: Tensor, entropy_BT: Tensor, batch: TrainBatch) -> TokenLoss:
+        """Loss of every token; the learner reduces it.
+
+        Args:
+            logprobs_BT: Log-probabilities under the policy being trained, with gradient.
+            entropy_BT: Entropy of the policy at each token, with gradient.
+            batch: The rows that `logprobs_BT` belongs to.
+        """
+        ...
+
+    @property
+    def reduction(self) -> str:
+        """A key of `grlo.batch.REDUCTIONS`."""
+        ...
+
+
+class ActorCritic(Algorithm, Protocol):
+    """An algorithm with a value function."""
+
+    def value_loss(self, values_BT: Tensor, batch: TrainBatch) -> TokenLoss: ...
+
+    @property
+    def critic_warmup_steps(self) -> int:
+        """Steps in which only the critic is trained."""
+        ...
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Problems, how they are sampled, and the verifier that grades the answers."""
+
+    name: str
+    domain: str
+    """`chat`, `instruction_following`, `math`, `code`, `science`, ..."""
+    prompts: tuple[Prompt, ...]
+    verifier: Verifier
+    sampling: SamplingParams
+    """`num_samples` answers are drawn per problem; `stop` is filled in by the renderer."""
+    source: str
+    """Where the problems come from and which paper defines the protocol."""
+    version: str
+    """Results of different versions are never compared."""
+
+
+class Tracker(Protocol):
+    """Receives what a run logs. Fails loudly when opened, never stops training afterwards."""
+
+    def log(self, metrics: Mapping[str, float], *, step: int) -> None: ...
+
+    def log_rollouts(
+        self, rollouts: Sequence[Rollout], scores: Sequence[Score], *, step: int
+    ) -> None: ...
+
+    def close(self) -> None: ...
