@@ -1,0 +1,193 @@
+"""The sections of a recipe as plain frozen dataclasses; `grlo.recipe` reads and validates them.
+
+Every field is documented here and nowhere else. Sections `engine`, `reward` and `algorithm` are the
+settings dataclass of the plug-in that their `name` selects. Defaults are the published ones where the
+paper or its release states them; models, prompt files and paths have no default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ValueError with `message` unless `condition` holds; for `__post_init__` checks."""
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters instead of full fine-tuning (Hu et al. 2021), through peft."""
+
+    rank: int = 32
+    alpha: int = 64
+    dropout: float = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+    def __post_init__(self) -> None:
+        require(self.rank > 0, "rank must be positive")
+        # Dropout would make the learner's log-probabilities differ from the engine's.
+        require(0 <= self.dropout < 1, "dropout must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The policy that is trained."""
+
+    model: str
+    """Folder or hub id of a Hugging Face causal language model."""
+    revision: str | None = None
+    """Commit or tag on the hub."""
+    template: str | None = None
+    """Named chat template of ours; None takes the tokenizer's own."""
+    param_dtype: Dtype = "float32"
+    """Type that weights and optimizer state are kept in. Updates of 1e-6 vanish in bfloat16."""
+    compute_dtype: Dtype = "bfloat16"
+    """Type of matrix products (autocast) when it differs from `param_dtype`."""
+    gradient_checkpointing: bool = True
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    lora: LoraSettings | None = None
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """Where the prompts come from and how they are drawn."""
+
+    sources: tuple[str, ...]
+    """Files (.jsonl, .jsonl.gz, .parquet) or hub data sets as `hub:owner/name[:split]`."""
+    max_prompt_tokens: int = 1024
+    overlong: Literal["drop", "error"] = "drop"
+    """What happens to a prompt above the limit; drops are counted and listed."""
+    default_style: Literal["model", "rule", "judge"] = "model"
+    """Style of rows in forms that carry none."""
+
+    def __post_init__(self) -> None:
+        require(len(self.sources) > 0, "sources must name at least one file or data set")
+        require(self.max_prompt_tokens > 0, "max_prompt_tokens must be positive")
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """Rollouts of a training step. The whole distribution is sampled: top-p or top-k would make the
+    engine's log-probabilities those of another policy than the one that is trained."""
+
+    prompts_per_step: int = 1024
+    samples_per_prompt: int = 1
+    max_tokens: int = 3072
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.prompts_per_step > 0, "prompts_per_step must be positive")
+        require(self.samples_per_prompt > 0, "samples_per_prompt must be positive")
+        require(self.max_tokens > 0, "max_tokens must be positive")
+        require(self.temperature > 0, "temperature must be positive in training")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW (Loshchilov and Hutter 2019)."""
+
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    """Global norm above which the gradient is scaled down; 0 never clips."""
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """After the warm-up: constant, or down to `final_fraction` at the last step."""
+    warmup_steps: int = 0
+    decay_start: float = 0.0
+    """Share of the run after which the decay begins."""
+    final_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, "learning_rate must be positive")
+        require(self.weight_decay >= 0, "weight_decay must not be negative")
+        require(0 <= self.decay_start < 1, "decay_start must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class CriticSettings:
+    """The value function of actor-critic algorithms."""
+
+    model: str | None = None
+    """Checkpoint it starts from; None is the policy's own. A sequence-classification checkpoint with
+    one label, such as the reward model, lends its head too."""
+    optimizer: OptimizerSettings = field(
+        default_factory=lambda: OptimizerSettings(learning_rate=1e-5)
+    )
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How long, and how a step's rollouts become updates."""
+
+    steps: int
+    """Rollout steps of the run."""
+    num_minibatches: int = 4
+    """Updates per pass over the rollouts of a step."""
+    num_epochs: int = 1
+    """Passes over the rollouts of a step."""
+    micro_batch_tokens: int = 16384
+    """Tokens (padding included) in one forward and backward pass; changes memory, not gradients."""
+    device: str = "auto"
+    """`auto` is `cuda` when there is one, else `cpu`."""
+    num_threads: int = 0
+    """CPU threads of torch; 0 leaves torch's choice."""
+
+    def __post_init__(self) -> None:
+        require(self.steps > 0, "steps must be positive")
+        require(self.num_minibatches > 0, "num_minibatches must be positive")
+        require(self.num_epochs > 0, "num_epochs must be positive")
+        require(self.micro_batch_tokens > 0, "micro_batch_tokens must be positive")
+
+
+@dataclass(frozen=True)
+class CheckpointSettings:
+    """What is kept of a run."""
+
+    every: int = 10
+    """Steps between checkpoints; the last step always leaves one."""
+    keep_last: int = 2
+    keep_best: bool = True
+    """Keeps the checkpoint with the highest mean reward besides."""
+
+    def __post_init__(self) -> None:
+        require(self.every > 0, "every must be positive")
+        require(self.keep_last > 0, "keep_last must be positive")
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """Where metrics go besides metrics.jsonl, which is always written."""
+
+    names: tuple[str, ...] = ()
+    """Any of `tensorboard`, `wandb`, `trackio`."""
+    project: str = "grlo"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a run."""
+
+    policy: ModelSettings
+    prompts: PromptSettings
+    reward: object
+    """Settings of the reward that `reward.name` selects."""
+    algorithm: object
+    """The algorithm that `algorithm.name` selects."""
+    training: TrainingSettings
+    seed: int = 0
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    engine: object = None
+    """Settings of the engine that `engine.name` selects; `hf` by default."""
+    optimizer: OptimizerSettings = field(
+        default_factory=lambda: OptimizerSettings(learning_rate=1e-6)
+    )
+    critic: CriticSettings = field(default_factory=CriticSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    trackers: TrackerSettings = field(default_factory=TrackerSettings)
