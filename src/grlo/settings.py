@@ -150,8 +150,8 @@ class TrainingSettings:
 class CheckpointSettings:
     """What is kept of a run."""
 
-    every: int = 10
-    """Steps between checkpoints; the last step always leaves one."""
+    every: int = 1
+    """Steps between checkpoints; the last step always leaves one. 1 loses at most the current step."""
     keep_last: int = 2
     keep_best: bool = True
     """Keeps the checkpoint with the highest mean reward besides."""
