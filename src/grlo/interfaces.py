@@ -114,6 +114,11 @@ class Algorithm(Protocol):
         ...
 
     @property
+    def needs_old_logprobs(self) -> bool:
+        """Whether `assign_credit` reads the policy's log-probabilities (a KL term in the reward)."""
+        ...
+
+    @property
     def needs_critic(self) -> bool:
         """Whether values are needed; if so the object is an `ActorCritic`."""
         ...

@@ -1,8 +1,8 @@
 """The sections of a recipe as plain frozen dataclasses; `grlo.recipe` reads and validates them.
 
-Every field is documented here and nowhere else. Sections `engine`, `reward` and `algorithm` are the
-settings dataclass of the plug-in that their `name` selects. Defaults are the published ones where the
-paper or its release states them; models, prompt files and paths have no default.
+Every field is documented here and nowhere else. Sections `engine`, `reward` and `algorithm` are
+the settings dataclass of the plug-in that their `name` selects. Defaults are the published ones
+where the paper or its release states them; models, prompt files and paths have no default.
 """
 
 from __future__ import annotations
@@ -115,8 +115,9 @@ class CriticSettings:
     """The value function of actor-critic algorithms."""
 
     model: str | None = None
-    """Checkpoint it starts from; None is the policy's own. A sequence-classification checkpoint with
-    one label, such as the reward model, lends its head too."""
+    """Checkpoint it starts from; None is the policy's own. A sequence-classification checkpoint
+    with one label, such as the reward model, lends its head too."""
+    lora: LoraSettings | None = None
     optimizer: OptimizerSettings = field(
         default_factory=lambda: OptimizerSettings(learning_rate=1e-5)
     )
@@ -151,7 +152,8 @@ class CheckpointSettings:
     """What is kept of a run."""
 
     every: int = 1
-    """Steps between checkpoints; the last step always leaves one. 1 loses at most the current step."""
+    """Steps between checkpoints; the last step always leaves one. With 1 a killed run loses at
+    most the step it was in."""
     keep_last: int = 2
     keep_best: bool = True
     """Keeps the checkpoint with the highest mean reward besides."""

@@ -1,0 +1,115 @@
+"""What all algorithms here share: the clipped policy loss with entropy bonus and KL term."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from grlo.algorithms.advantages import last_token_rewards
+from grlo.algorithms.losses import clipped_policy_loss, importance_ratio, kl_estimate
+from grlo.batch import AnnotatedBatch, TokenLoss, TrainBatch
+from grlo.settings import require
+
+Reduction = Literal[
+    "token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum", "constant_length"
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClippedPolicy:
+    """Settings and loss of the policy update."""
+
+    name: str = ""
+    clip_low: float = 0.2
+    """The ratio may fall to 1 - clip_low before the gradient stops."""
+    clip_high: float = 0.2
+    """The ratio may rise to 1 + clip_high before the gradient stops."""
+    dual_clip: float = 3.0
+    """Bound on the ratio where the advantage is negative; 0 sets none."""
+    entropy_coefficient: float = 0.0
+    kl_coefficient: float = 0.0
+    """beta of the KL term against the initial policy; 0 never loads a reference model."""
+    kl_estimator: Literal["k1", "k2", "k3"] = "k2"
+    kl_in: Literal["loss", "reward"] = "loss"
+    reduction: Reduction = "token_mean"
+    """How token losses become one number; counted over the whole mini-batch."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.clip_low < 1, "clip_low must lie in (0, 1)")
+        require(self.clip_high > 0, "clip_high must be positive")
+        require(self.dual_clip == 0 or self.dual_clip > 1, "dual_clip must be 0 (none) or exceed 1")
+        require(self.kl_coefficient >= 0, "kl_coefficient must not be negative")
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.kl_coefficient > 0
+
+    @property
+    def needs_old_logprobs(self) -> bool:
+        return self.kl_coefficient > 0 and self.kl_in == "reward"
+
+    @property
+    def needs_critic(self) -> bool:
+        return False
+
+    def token_rewards(self, batch: AnnotatedBatch) -> Tensor:
+        """The score on the last response token, minus beta KL_t on every token if it is in the reward.
+
+        Returns:
+            float32 [B, T], zero outside the mask.
+        """
+        rewards_BT = last_token_rewards(batch.scores_B, batch.mask_BT)
+        if not self.needs_old_logprobs:
+            return rewards_BT
+        assert batch.old_logprobs_BT is not None
+        assert batch.reference_logprobs_BT is not None
+        kl_BT = kl_estimate(
+            batch.old_logprobs_BT, batch.reference_logprobs_BT, estimator=self.kl_estimator
+        )
+        return rewards_BT - torch.where(batch.mask_BT, self.kl_coefficient * kl_BT, 0.0)
+
+    def sequence_rewards(self, batch: AnnotatedBatch) -> Tensor:
+        """Sum of a row's token rewards, float32 [B]."""
+        return self.token_rewards(batch).sum(1)
+
+    def policy_loss(self, logprobs_BT: Tensor, entropy_BT: Tensor, batch: TrainBatch) -> TokenLoss:
+        """Clipped surrogate minus entropy bonus plus KL term, per token."""
+        # With one update per step the old policy is the present one, and the ratio is exactly 1.
+        old_BT = logprobs_BT.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
+        ratio_BT = importance_ratio(logprobs_BT, old_BT)
+        loss_BT = clipped_policy_loss(
+            ratio_BT,
+            batch.advantages_BT,
+            clip_low=self.clip_low,
+            clip_high=self.clip_high,
+            dual_clip=self.dual_clip,
+        )
+        is_clipped_BT = torch.where(
+            batch.advantages_BT > 0, ratio_BT > 1 + self.clip_high, ratio_BT < 1 - self.clip_low
+        ) & (batch.advantages_BT != 0)
+        metrics_BT = {
+            "policy/loss": loss_BT.detach(),
+            "policy/entropy": entropy_BT.detach(),
+            "policy/clip_fraction": is_clipped_BT.float(),
+            "policy/approx_kl": kl_estimate(old_BT, logprobs_BT.detach(), estimator="k3"),
+        }
+        if self.entropy_coefficient != 0:
+            loss_BT = loss_BT - self.entropy_coefficient * entropy_BT
+        if batch.reference_logprobs_BT is not None:
+            kl_BT = kl_estimate(
+                logprobs_BT, batch.reference_logprobs_BT, estimator=self.kl_estimator
+            )
+            metrics_BT["policy/kl"] = kl_BT.detach()
+            if self.kl_in == "loss":
+                loss_BT = loss_BT + self.kl_coefficient * kl_BT
+        return TokenLoss(loss_BT=loss_BT, metrics_BT=metrics_BT)
+
+
+def with_sequence_advantages(batch: AnnotatedBatch, advantages_B: Tensor) -> TrainBatch:
+    """The batch with one advantage for all response tokens of a row, and no critic."""
+    return TrainBatch(
+        **vars(batch), advantages_BT=advantages_B[:, None] * batch.mask_BT, returns_BT=None
+    )
