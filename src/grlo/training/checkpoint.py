@@ -1,0 +1,241 @@
+"""Checkpoints that survive a kill at any moment and refuse to load damaged.
+
+A checkpoint is an ordinary Hugging Face model (adapters merged in) with its tokenizer, a critic
+beside it in the same form, the optimizer's state as safetensors, and everything else as JSON. It is
+written into a temporary folder, listed with SHA-256 in a manifest, synced, and renamed into place.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from grlo.errors import CheckpointError
+from grlo.training.learner import Learner
+from grlo.training.models import merged_weights, plain_model
+
+FORMAT = 1
+_MANIFEST, _STATE, _OPTIMIZER = (
+    "grlo_manifest.json",
+    "grlo_state.json",
+    "grlo_optimizer.safetensors",
+)
+
+
+def save(
+    path: Path,
+    learner: Learner,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    state: Mapping[str, object],
+) -> None:
+    """Writes a checkpoint; `path` either does not exist afterwards or is whole.
+
+    Args:
+        path: Final folder.
+        learner: Models and optimizers.
+        tokenizer: Saved with the model.
+        state: JSON-able rest: step, running statistics.
+
+    Raises:
+        CheckpointError: The disk is full or not writable; nothing is left at `path`.
+    """
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        _require_space(temporary, learner)
+        _save_model(temporary, learner.policy)
+        tokenizer.save_pretrained(temporary)
+        if learner.critic is not None:
+            _save_model(temporary / "critic", learner.critic)
+        save_file(_optimizer_tensors(learner), temporary / _OPTIMIZER)
+        _write_json(temporary / _STATE, {"format": FORMAT, **state})
+        files = sorted(file for file in temporary.rglob("*") if file.is_file())
+        manifest = {str(file.relative_to(temporary)): _sha256(file) for file in files}
+        _write_json(temporary / _MANIFEST, manifest)
+        for file in [*files, temporary / _MANIFEST]:
+            _sync(file)
+        for folder in [*(f for f in temporary.rglob("*") if f.is_dir()), temporary]:
+            _sync(folder)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.rename(path)
+        _sync(path.parent)
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) or "No space left" in str(error):
+            raise CheckpointError(
+                f"cannot write checkpoint {path}: {error}. Earlier checkpoints are intact; free "
+                "some space and start the same command again to resume."
+            ) from error
+        raise
+
+
+def read_state(path: Path) -> dict[str, object]:
+    """Verifies every file against the manifest and returns the JSON state.
+
+    Raises:
+        CheckpointError: The folder is no checkpoint of ours, or a file is missing, changed, or of
+            another format; the message names it.
+    """
+    manifest_file = path / _MANIFEST
+    if not manifest_file.is_file():
+        raise CheckpointError(
+            f"{path} is not a training checkpoint of this program: {_MANIFEST} is missing. A plain "
+            "model can be trained (policy.model) but not resumed."
+        )
+    for name, digest in _read_json(manifest_file).items():
+        file = path / name
+        if not file.is_file():
+            raise CheckpointError(f"checkpoint {path} is damaged: {name} is missing. {_REMEDY}")
+        if _sha256(file) != digest:
+            raise CheckpointError(
+                f"checkpoint {path} is damaged: {name} differs from its checksum. {_REMEDY}"
+            )
+    state = _read_json(path / _STATE)
+    if state.get("format") != FORMAT:
+        raise CheckpointError(
+            f"checkpoint {path} has format {state.get('format')!r}, this version reads {FORMAT}. "
+            "Resume with the version that wrote it."
+        )
+    return state
+
+
+def restore(path: Path, learner: Learner) -> None:
+    """Puts optimizer state and adapters back into a learner that was built with `checkpoint=path`.
+
+    Raises:
+        CheckpointError: The stored tensors do not fit the learner's parameters.
+    """
+    stored = load_file(path / _OPTIMIZER)
+    expected: set[str] = set()
+    for model_name, model in learner.models().items():
+        has_adapters = plain_model(model) is not model
+        optimizer = learner.optimizers[model_name]
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            key = f"{model_name}.{name}"
+            if has_adapters:
+                expected.add(f"{key}.value")
+                with torch.no_grad():
+                    parameter.copy_(_fitting(stored, f"{key}.value", parameter.shape, path))
+            if f"{key}.step" not in stored:
+                continue
+            moments = {}
+            for moment in ("exp_avg", "exp_avg_sq"):
+                expected.add(f"{key}.{moment}")
+                tensor = _fitting(stored, f"{key}.{moment}", parameter.shape, path)
+                moments[moment] = tensor.to(parameter.device, parameter.dtype)
+            expected.add(f"{key}.step")
+            step = stored[f"{key}.step"].to(parameter.device)
+            optimizer.state[parameter] = {"step": step, **moments}
+    if unknown := sorted(set(stored) - expected):
+        raise CheckpointError(
+            f"checkpoint {path} holds optimizer state for {unknown[0]!r}, which this recipe does "
+            "not train. Resume with the recipe that wrote it."
+        )
+
+
+def prune(checkpoints: Path, *, keep_last: int, keep: set[str]) -> None:
+    """Removes all but the newest `keep_last` checkpoints and those named in `keep`."""
+    whole = sorted(p for p in checkpoints.glob("step_*") if not p.name.endswith(".partial"))
+    for path in whole[:-keep_last]:
+        if path.name not in keep:
+            shutil.rmtree(path)
+
+
+def _optimizer_tensors(learner: Learner) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for model_name, model in learner.models().items():
+        has_adapters = plain_model(model) is not model
+        state = learner.optimizers[model_name].state
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if has_adapters:
+                tensors[f"{model_name}.{name}.value"] = parameter.detach().contiguous()
+            for key, value in state.get(parameter, {}).items():
+                tensors[f"{model_name}.{name}.{key}"] = value.contiguous()
+    return tensors
+
+
+def _save_model(path: Path, model: PreTrainedModel) -> None:
+    plain = plain_model(model)
+    with torch.no_grad():
+        weights = dict(merged_weights(model))
+    use_cache = plain.config.use_cache
+    # The learner switches the cache off; whoever loads the checkpoint to generate wants it.
+    plain.config.use_cache = True
+    try:
+        plain.save_pretrained(path, state_dict=weights)
+    finally:
+        plain.config.use_cache = use_cache
+
+
+def _require_space(path: Path, learner: Learner) -> None:
+    needed = sum(
+        parameter.numel() * parameter.element_size() * (3 if parameter.requires_grad else 1)
+        for model in learner.models().values()
+        for parameter in model.parameters()
+    )
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"No space left: {needed / 2**30:.2f} GiB needed, {free / 2**30:.2f} GiB free",
+        )
+
+
+def _fitting(stored: Mapping[str, Tensor], key: str, shape: torch.Size, path: Path) -> Tensor:
+    if key not in stored:
+        raise CheckpointError(
+            f"checkpoint {path} has no {key!r}. Resume with the recipe that wrote it."
+        )
+    if stored[key].shape != shape:
+        raise CheckpointError(
+            f"checkpoint {path}: {key!r} has shape {tuple(stored[key].shape)}, the model "
+            f"{tuple(shape)}. Resume with the recipe that wrote it."
+        )
+    return stored[key]
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    try:
+        value = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}. {_REMEDY}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is damaged: expected an object. {_REMEDY}")
+    return value
+
+
+def _write_json(path: Path, value: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+_REMEDY = "Remove this checkpoint's folder to resume from the one before it."

@@ -1,0 +1,75 @@
+"""Metrics of a step that follow from its rollouts, scores and costs."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+
+from grlo.types import LedgerEntry, Rollout, Score
+
+
+def step_metrics(
+    rollouts: Sequence[Rollout],
+    scores: Sequence[Score],
+    *,
+    score_std: float,
+    costs: Sequence[LedgerEntry],
+) -> dict[str, float]:
+    """`reward/`, `response/`, `group/`, `time/` and `tokens/` metrics.
+
+    Args:
+        rollouts: All rollouts of the step.
+        scores: One per rollout; unscored ones are counted and left out of all means.
+        score_std: Running standard deviation of the scores.
+        costs: Ledger entries of the step.
+    """
+    values = [score.value for score in scores if score.value is not None]
+    lengths = sorted(len(rollout.completion.tokens) for rollout in rollouts)
+    truncated = sum(rollout.completion.finish_reason == "length" for rollout in rollouts)
+    metrics = {
+        "reward/mean": statistics.fmean(values),
+        "reward/std": statistics.pstdev(values),
+        "reward/min": min(values),
+        "reward/max": max(values),
+        "reward/running_std": score_std,
+        "reward/unscored": (len(scores) - len(values)) / len(scores),
+        "response/length_mean": statistics.fmean(lengths),
+        "response/length_p50": float(lengths[len(lengths) // 2]),
+        "response/length_p95": float(lengths[int(0.95 * (len(lengths) - 1))]),
+        "response/truncated": truncated / len(rollouts),
+        "prompt/length_mean": statistics.fmean(len(r.prompt_tokens) for r in rollouts),
+        "group/zero_spread": _zero_spread_share(rollouts, scores),
+    }
+    metrics |= {f"reward/part/{name}": mean for name, mean in _part_means(scores).items()}
+    for cost in costs:
+        metrics[f"time/{cost.phase}"] = metrics.get(f"time/{cost.phase}", 0.0) + cost.seconds
+    seconds = sum(cost.seconds for cost in costs)
+    generated = sum(lengths)
+    metrics |= {
+        "time/step": seconds,
+        "tokens/generated": float(generated),
+        "tokens_per_second/generate": generated / max(metrics.get("time/generate", 0.0), 1e-9),
+        "tokens_per_second/total": generated / max(seconds, 1e-9),
+    }
+    return metrics
+
+
+def _zero_spread_share(rollouts: Sequence[Rollout], scores: Sequence[Score]) -> float:
+    """Share of the groups with two or more scored samples in which all scores are equal."""
+    groups: dict[int, list[float]] = defaultdict(list)
+    for rollout, score in zip(rollouts, scores, strict=True):
+        if score.value is not None:
+            groups[rollout.group].append(score.value)
+    several = [values for values in groups.values() if len(values) > 1]
+    if not several:
+        return 0.0
+    return sum(min(values) == max(values) for values in several) / len(several)
+
+
+def _part_means(scores: Sequence[Score]) -> dict[str, float]:
+    parts: dict[str, list[float]] = defaultdict(list)
+    for score in scores:
+        for name, value in score.parts.items():
+            parts[name].append(value)
+    return {name: statistics.fmean(values) for name, values in parts.items()}

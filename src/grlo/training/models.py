@@ -1,0 +1,281 @@
+"""Loading of policy, critic and reference, and their forward passes at response positions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
+
+from grlo.batch import Batch
+from grlo.errors import MissingExtraError, ModelError
+from grlo.settings import CriticSettings, LoraSettings, ModelSettings
+
+EntropyMode = Literal["none", "detached", "gradient"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+# Logits of one chunk of positions, in elements: 64 Mi float32 values are 256 MiB.
+_LOGITS_PER_CHUNK = 2**26
+
+
+def load_policy(settings: ModelSettings, *, device: str) -> PreTrainedModel:
+    """The causal language model to be trained, with adapters if the recipe has them.
+
+    Raises:
+        ModelError: The checkpoint cannot be read, or its head is not a plain linear map of the
+            trunk's last hidden state (a logit soft cap or scale), which the learner relies on.
+    """
+    model = _load(
+        AutoModelForCausalLM,
+        settings.model,
+        revision=settings.revision,
+        dtype=DTYPES[settings.param_dtype],
+        attn_implementation=settings.attention,
+    ).to(device)
+    _require_linear_head(model, settings.model)
+    return _prepare(model, settings, settings.lora, task="CAUSAL_LM")
+
+
+def load_reference(settings: ModelSettings, *, device: str) -> PreTrainedModel:
+    """The initial policy, frozen, in the type the policy computes in."""
+    model = _load(
+        AutoModelForCausalLM,
+        settings.model,
+        revision=settings.revision,
+        dtype=DTYPES[settings.compute_dtype],
+        attn_implementation=settings.attention,
+    )
+    return model.requires_grad_(False).eval().to(device)
+
+
+def load_critic(policy: ModelSettings, settings: CriticSettings, *, device: str) -> PreTrainedModel:
+    """A sequence-classification model with one label whose head gives the value of every position.
+
+    Started from the policy's checkpoint its head is zero, so that values begin at zero.
+    """
+    path = settings.model or policy.model
+    model, report = _load(
+        AutoModelForSequenceClassification,
+        path,
+        revision=policy.revision if settings.model is None else None,
+        dtype=DTYPES[policy.param_dtype],
+        attn_implementation=policy.attention,
+        num_labels=1,
+        output_loading_info=True,
+    )
+    if any(name.startswith("score.") for name in report["missing_keys"]):
+        nn.init.zeros_(value_head(model).weight)  # pyright: ignore[reportArgumentType]
+    return _prepare(model.to(device), policy, settings.lora, task="SEQ_CLS")
+
+
+def _load(auto_class: Any, path: str, **options: object) -> Any:
+    try:
+        return auto_class.from_pretrained(
+            path, use_safetensors=True, trust_remote_code=False, **options
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"cannot load {path!r}: {error} Expected a folder or hub id with config.json and "
+            "safetensors weights."
+        ) from error
+
+
+def _prepare(
+    model: PreTrainedModel, settings: ModelSettings, lora: LoraSettings | None, *, task: str
+) -> PreTrainedModel:
+    model.config.use_cache = False
+    if lora is not None:
+        model = _add_adapters(model, lora, task=task)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model.train()
+
+
+def _add_adapters(model: PreTrainedModel, lora: LoraSettings, *, task: str) -> PreTrainedModel:
+    try:
+        import peft
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("peft", extra="lora") from error
+    targets = lora.target_modules
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type=task,
+    )
+    return peft.get_peft_model(model, config)  # pyright: ignore[reportReturnType]
+
+
+def plain_model(model: nn.Module) -> PreTrainedModel:
+    """The Hugging Face model inside a peft wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore
+
+
+def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Weights under the names of the Hugging Face checkpoint, adapters merged in.
+
+    Tensors are the parameters themselves where nothing had to be merged: copy before changing them.
+    """
+    if not hasattr(model, "get_base_model"):
+        yield from model.state_dict().items()
+        return
+    from peft.tuners.lora import LoraLayer
+
+    wrapped = {
+        name: module
+        for name, module in plain_model(model).named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    for name, tensor in plain_model(model).state_dict().items():
+        if ".lora_" in name or ".original_module." in name:
+            continue
+        plain_name = name.replace(".base_layer.", ".").replace(".modules_to_save.default.", ".")
+        owner = wrapped.get(name.rpartition(".base_layer.")[0])
+        if owner is not None and name.endswith("base_layer.weight"):
+            tensor = tensor + owner.get_delta_weight("default").to(tensor.dtype)  # pyright: ignore
+        yield plain_name, tensor
+
+
+def output_head(model: PreTrainedModel) -> nn.Module:
+    """The map from hidden states to logits."""
+    head = model.get_output_embeddings()
+    if head is None:
+        raise ModelError(f"{type(model).__name__} has no output head: not a causal language model.")
+    return head
+
+
+def value_head(model: PreTrainedModel) -> nn.Module:
+    """The scalar head of a sequence-classification model."""
+    head = getattr(model, "score", None)
+    if not isinstance(head, nn.Module):
+        raise ModelError(f"{type(model).__name__} has no `score` head: not usable as a critic.")
+    return head
+
+
+@contextlib.contextmanager
+def without_adapters(model: nn.Module) -> Iterator[nn.Module]:
+    """The initial policy of a run with adapters: the same module with them switched off."""
+    with model.disable_adapter():  # pyright: ignore[reportCallIssue]
+        yield model
+
+
+def token_logprobs(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    temperature: float,
+    compute_dtype: torch.dtype,
+    entropy: EntropyMode = "none",
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of every response token and entropy of the distribution it was drawn from.
+
+    The output head is applied at response positions only, in chunks whose logits are recomputed in
+    the backward pass.
+
+    Args:
+        model: A causal language model, possibly with adapters.
+        batch: Rows on the model's device.
+        temperature: That of the sampling.
+        compute_dtype: Type of matrix products; logits become float32 before the softmax.
+        entropy: `none` returns zeros for it, `detached` its value, `gradient` its gradient too.
+
+    Returns:
+        Two float32 tensors [B, T] in nats, zero outside the mask.
+    """
+    plain = plain_model(model)
+    head = output_head(plain)
+    with _autocast(model, compute_dtype):
+        hidden_ND = _hidden_before_responses(plain.base_model, batch)
+        targets_N = batch.tokens_BT[batch.mask_BT]
+        chunk = max(1, _LOGITS_PER_CHUNK // plain.config.get_text_config().vocab_size)
+        parts = []
+        for start in range(0, len(hidden_ND), chunk):
+            arguments = (
+                head,
+                hidden_ND[start : start + chunk],
+                targets_N[start : start + chunk],
+                temperature,
+                entropy,
+            )
+            # One chunk holds all its logits at once anyway: recomputing them would save nothing.
+            if torch.is_grad_enabled() and len(hidden_ND) > chunk:
+                parts.append(checkpoint(_head_logprobs, *arguments, use_reentrant=False))
+            else:
+                parts.append(_head_logprobs(*arguments))
+    logprobs_N, entropy_N = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    return _spread(logprobs_N, batch.mask_BT), _spread(entropy_N, batch.mask_BT)
+
+
+def token_values(critic: nn.Module, batch: Batch, *, compute_dtype: torch.dtype) -> Tensor:
+    """Value of the state in which each response token was chosen.
+
+    Returns:
+        float32 [B, T], zero outside the mask.
+    """
+    plain = plain_model(critic)
+    with _autocast(critic, compute_dtype):
+        hidden_ND = _hidden_before_responses(plain.base_model, batch)
+        values_N = value_head(plain)(hidden_ND).squeeze(-1).float()
+    return _spread(values_N, batch.mask_BT)
+
+
+def _hidden_before_responses(trunk: nn.Module, batch: Batch) -> Tensor:
+    # Rows are padded on the right and attention is causal: no response token ever sees padding, so
+    # the padding mask can be left out, which keeps the fast attention kernels.
+    hidden_BTD = trunk(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
+    return hidden_BTD[:, :-1][batch.mask_BT[:, 1:]]
+
+
+def _head_logprobs(
+    head: nn.Module,
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    temperature: float,
+    entropy: EntropyMode,
+) -> tuple[Tensor, Tensor]:
+    logits_NV = head(hidden_ND).float() / temperature
+    normalizer_N = logits_NV.logsumexp(-1)
+    logprobs_N = logits_NV.gather(-1, targets_N[:, None]).squeeze(-1) - normalizer_N
+    if entropy == "none":
+        return logprobs_N, torch.zeros_like(logprobs_N)
+    with torch.set_grad_enabled(entropy == "gradient" and torch.is_grad_enabled()):
+        probabilities_NV = (logits_NV - normalizer_N[:, None]).exp()
+        entropy_N = normalizer_N - (probabilities_NV * logits_NV).sum(-1)
+    return logprobs_N, entropy_N
+
+
+def _spread(values_N: Tensor, mask_BT: Tensor) -> Tensor:
+    values_BT = torch.zeros(mask_BT.shape, dtype=values_N.dtype, device=values_N.device)
+    return values_BT.masked_scatter(mask_BT, values_N)
+
+
+def _autocast(model: nn.Module, compute_dtype: torch.dtype) -> torch.autocast:
+    parameter = next(model.parameters())
+    return torch.autocast(
+        parameter.device.type, dtype=compute_dtype, enabled=parameter.dtype != compute_dtype
+    )
+
+
+@torch.no_grad()
+def _require_linear_head(model: PreTrainedModel, path: str) -> None:
+    tokens = torch.arange(1, 5, device=model.device)[None]
+    model.eval()
+    hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+    expected = model(input_ids=tokens, use_cache=False).logits
+    head = output_head(model)
+    if not torch.allclose(head(hidden).float(), expected.float(), atol=1e-3):
+        raise ModelError(
+            f"{path!r} ({type(model).__name__}) does more than a linear map from the last hidden "
+            "state to its logits; such models cannot be trained yet. Choose a Qwen, Llama or "
+            "Mistral kind of checkpoint."
+        )
