@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ from grlo.sequence_scores import (
 )
 from grlo.templates import TEMPLATES
 from grlo.types import PreferencePair
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Tokens = tuple[int, ...]
 TokenPair = tuple[Tokens, Tokens]
@@ -102,8 +105,8 @@ def train_reward_model(
     """Fits a reward model and writes it as an ordinary sequence-classification checkpoint.
 
     The checkpoint holds one label, a pad token that no conversation ends with (transformers finds
-    the last token by it) and the tokenizer with the template that was used. The result is a function
-    of the settings and the pairs.
+    the last token by it) and the tokenizer with the template that was used. The result is a
+    function of the settings and the pairs.
 
     Args:
         settings: See `RewardModelTraining`.
@@ -127,7 +130,7 @@ def train_reward_model(
     model = load_sequence_scorer(
         settings.model, revision=settings.revision, dtype=torch.float32, fresh_head=True
     )
-    model.to(torch.device(settings.device))
+    torch.nn.Module.to(model, settings.device)
     check_renderer(renderer, model)
 
     num_truncated = 0
@@ -192,7 +195,7 @@ def _encode(
 
 
 def _fit(
-    model: torch.nn.Module,
+    model: PreTrainedModel,
     pairs: Sequence[TokenPair],
     settings: RewardModelTraining,
     *,
@@ -218,7 +221,7 @@ def _fit(
         for part in parts:
             chosen, rejected = zip(*(batch[index] for index in part), strict=True)
             with _autocast(settings):
-                scores = forward_scores(model, [*chosen, *rejected])  # type: ignore[arg-type]
+                scores = forward_scores(model, [*chosen, *rejected])
             loss_P = bradley_terry_loss(*scores.chunk(2), value_penalty=settings.value_penalty)
             part_loss = loss_P.sum() / len(batch)
             part_loss.backward()
@@ -272,11 +275,11 @@ def _autocast(settings: RewardModelTraining) -> AbstractContextManager[object]:
 
 
 def _held_out_metrics(
-    model: torch.nn.Module, held_out: Sequence[TokenPair], settings: RewardModelTraining
+    model: PreTrainedModel, held_out: Sequence[TokenPair], settings: RewardModelTraining
 ) -> dict[str, float]:
     with _autocast(settings):
         scores = score_sequences(
-            model,  # type: ignore[arg-type]
+            model,
             [side for pair in held_out for side in pair],
             tokens_per_batch=settings.micro_batch_tokens,
         )

@@ -1,0 +1,175 @@
+"""Scores of whole conversations from a decoder with a one-label head.
+
+The score sits on the last token of the conversation. Batches are padded on the right, which causal
+attention never sees, and the last token is found from the lengths: never from a pad id, which may
+be missing or equal to the token that ends every answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from grlo.batch import pack_by_tokens
+from grlo.errors import ModelError
+from grlo.interfaces import Progress, silent
+from grlo.rollout import ChatRenderer, check_compatible
+from grlo.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_sequence_scorer(
+    model: str, *, revision: str | None = None, dtype: torch.dtype, fresh_head: bool = False
+) -> PreTrainedModel:
+    """Loads a sequence-classification model with one label.
+
+    Args:
+        model: Folder or hub id.
+        revision: Commit or tag on the hub.
+        dtype: Type of the weights in memory.
+        fresh_head: Accept a checkpoint without a head, such as a causal language model; its head
+            starts at zero, so that every score does.
+
+    Raises:
+        ModelError: The checkpoint cannot be loaded, has another number of labels, no head, or is
+            not a decoder with a `score` head.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    revision = revision or "main"
+    try:
+        config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+        architectures = getattr(config, "architectures", None) or []
+        classifies = any("ForSequenceClassification" in name for name in architectures)
+        if classifies and config.num_labels != 1:
+            raise ModelError(
+                f"{model} has {config.num_labels} labels; a reward model has one. "
+                "Choose a checkpoint trained with num_labels = 1."
+            )
+        if not classifies and not fresh_head:
+            raise ModelError(
+                f"{model} ({', '.join(architectures) or 'unknown architecture'}) is not a sequence "
+                "classifier: its scores would be random. Fit a head with `grlo reward-model train`."
+            )
+        scorer, info = AutoModelForSequenceClassification.from_pretrained(
+            model,
+            revision=revision,
+            num_labels=1,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{model}: no sequence classifier could be loaded ({error}).") from error
+    if not isinstance(getattr(scorer, "score", None), torch.nn.Linear):
+        raise ModelError(
+            f"{model} ({type(scorer).__name__}) has no linear `score` head on a decoder. "
+            "Reward models of the Skywork kind (Llama, Qwen, Gemma, Mistral) have one."
+        )
+    missing = set(info["missing_keys"])
+    headless = "score.weight" in missing
+    if missing - {"score.weight"} or (headless and not fresh_head):
+        raise ModelError(f"{model} lacks the weights {', '.join(sorted(missing))}.")
+    if headless:
+        torch.nn.init.zeros_(scorer.score.weight)
+    return scorer
+
+
+def check_renderer(renderer: ChatRenderer, model: PreTrainedModel) -> None:
+    """Refuses a tokenizer with ids that the model has no embedding for."""
+    embedding = model.get_input_embeddings()
+    assert isinstance(embedding, torch.nn.Embedding)
+    check_compatible(renderer.max_token_id, vocab_size=embedding.num_embeddings)
+
+
+def conversation_tokens(
+    renderer: ChatRenderer, messages: Sequence[Message], answer: str, *, max_tokens: int
+) -> tuple[tuple[int, ...], bool]:
+    """A conversation with its answer as the model's own template writes it.
+
+    Too long a conversation loses its oldest tokens: what is kept are a leading BOS token and the
+    last tokens, so that the end of the answer, where the score sits, survives.
+
+    Returns:
+        The tokens, and whether any were cut.
+    """
+    turns = (*messages, Message(role="assistant", content=answer))
+    tokens = renderer.encode_conversation(turns)
+    if len(tokens) <= max_tokens:
+        return tokens, False
+    bos = tokens[:1] if tokens[0] == renderer.tokenizer.bos_token_id else ()
+    return bos + tokens[len(tokens) - max_tokens + len(bos) :], True
+
+
+def forward_scores(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
+    """Scores of one batch, with gradient.
+
+    Args:
+        model: From `load_sequence_scorer`.
+        sequences: Token ids of each conversation.
+
+    Returns:
+        float32, one score per sequence, shape [B].
+    """
+    lengths = torch.tensor([len(tokens) for tokens in sequences])
+    # What stands on the right of a row's last token never reaches it; 0 is an id of every model.
+    tokens_BT = torch.zeros(len(sequences), int(lengths.max()), dtype=torch.int64)
+    for row, tokens in enumerate(sequences):
+        tokens_BT[row, : len(tokens)] = torch.tensor(tokens)
+    device = model.device
+    hidden_BTH = model.base_model(tokens_BT.to(device), use_cache=False).last_hidden_state
+    last_BH = hidden_BTH[torch.arange(len(sequences), device=device), lengths.to(device) - 1]
+    head = model.score
+    assert isinstance(head, torch.nn.Linear)
+    return head(last_BH).squeeze(-1).float()
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every module's own mode is restored."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def score_sequences(
+    model: PreTrainedModel,
+    sequences: Sequence[tuple[int, ...]],
+    *,
+    tokens_per_batch: int,
+    progress: Progress = silent,
+) -> list[float]:
+    """Scores in the order given; equal sequences are scored once, in batches of similar length.
+
+    Args:
+        model: From `load_sequence_scorer`.
+        sequences: Token ids of each conversation.
+        tokens_per_batch: Tokens of a batch, padding included.
+        progress: Told of distinct sequences and of their tokens.
+
+    Returns:
+        One score per sequence; NaN or infinite where the model gives that.
+    """
+    unique = list(dict.fromkeys(sequences))
+    scores: dict[tuple[int, ...], float] = {}
+    tokens = 0
+    with evaluating(model):
+        parts = pack_by_tokens([len(s) for s in unique], max_tokens=tokens_per_batch)
+        for part in parts:
+            batch = [unique[index] for index in part]
+            scores.update(zip(batch, forward_scores(model, batch).tolist(), strict=True))
+            tokens += sum(map(len, batch))
+            progress(done=len(scores), total=len(unique), tokens=tokens)
+    return [scores[sequence] for sequence in sequences]
