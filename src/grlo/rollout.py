@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grlo.errors import ModelError
@@ -137,6 +138,16 @@ class ChatRenderer:
         )
         assert isinstance(text, str)
         return text
+
+    def save_tokenizer(self, path: Path) -> None:
+        """Saves the tokenizer with the template in use, so that the folder needs no other name."""
+        own = self.tokenizer.chat_template
+        if self._chat_template is not None:
+            self.tokenizer.chat_template = self._chat_template
+        try:
+            self.tokenizer.save_pretrained(path)
+        finally:
+            self.tokenizer.chat_template = own
 
     def text(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
         """The conversation as the template writes it, for people to read.

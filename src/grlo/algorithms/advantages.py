@@ -95,8 +95,8 @@ def _group_statistics(scores_B: Tensor, groups_B: Tensor) -> tuple[Tensor, Tenso
     zeros_G = scores_B.new_zeros(num_groups)
     size_G = zeros_G.index_add(0, index_B, torch.ones_like(scores_B))
     mean_G = zeros_G.index_add(0, index_B, scores_B) / size_G
-    highest_G = torch.full_like(zeros_G, -torch.inf).index_reduce(0, index_B, scores_B, "amax")
-    lowest_G = torch.full_like(zeros_G, torch.inf).index_reduce(0, index_B, scores_B, "amin")
+    highest_G = torch.full_like(zeros_G, -torch.inf).scatter_reduce(0, index_B, scores_B, "amax")
+    lowest_G = torch.full_like(zeros_G, torch.inf).scatter_reduce(0, index_B, scores_B, "amin")
     deviation_B = torch.where((highest_G == lowest_G)[index_B], 0.0, scores_B - mean_G[index_B])
     variance_G = zeros_G.index_add(0, index_B, deviation_B**2) / (size_G - 1).clamp(min=1)
     return size_G[index_B], deviation_B, variance_G[index_B]

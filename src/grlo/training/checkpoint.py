@@ -18,13 +18,15 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel
 
 from grlo.errors import CheckpointError
+from grlo.rollout import ChatRenderer
 from grlo.training.learner import Learner
 from grlo.training.models import merged_weights, plain_model
 
 FORMAT = 1
+_PARTIAL = ".partial"
 _MANIFEST, _STATE, _OPTIMIZER = (
     "grlo_manifest.json",
     "grlo_state.json",
@@ -35,7 +37,7 @@ _MANIFEST, _STATE, _OPTIMIZER = (
 def save(
     path: Path,
     learner: Learner,
-    tokenizer: PreTrainedTokenizerBase,
+    renderer: ChatRenderer,
     *,
     state: Mapping[str, object],
 ) -> None:
@@ -44,19 +46,23 @@ def save(
     Args:
         path: Final folder.
         learner: Models and optimizers.
-        tokenizer: Saved with the model.
+        renderer: Its tokenizer is saved with the model, and its template with the tokenizer, so
+            that the checkpoint can be talked to as it was trained.
         state: JSON-able rest: step, running statistics.
 
     Raises:
         CheckpointError: The disk is full or not writable; nothing is left at `path`.
     """
-    temporary = path.with_name(path.name + ".partial")
+    temporary = path.with_name(path.name + _PARTIAL)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         _require_space(temporary, learner)
         _save_model(temporary, learner.policy)
-        tokenizer.save_pretrained(temporary)
+        GenerationConfig(
+            eos_token_id=list(renderer.stop_ids), pad_token_id=renderer.pad_id
+        ).save_pretrained(temporary)
+        renderer.save_tokenizer(temporary)
         if learner.critic is not None:
             _save_model(temporary / "critic", learner.critic)
         save_file(_optimizer_tensors(learner), temporary / _OPTIMIZER)
@@ -148,10 +154,14 @@ def restore(path: Path, learner: Learner) -> None:
         )
 
 
+def listed(checkpoints: Path) -> list[Path]:
+    """Whole checkpoints of a run, oldest first."""
+    return sorted(p for p in checkpoints.glob("step_*") if not p.name.endswith(_PARTIAL))
+
+
 def prune(checkpoints: Path, *, keep_last: int, keep: set[str]) -> None:
     """Removes all but the newest `keep_last` checkpoints and those named in `keep`."""
-    whole = sorted(p for p in checkpoints.glob("step_*") if not p.name.endswith(".partial"))
-    for path in whole[:-keep_last]:
+    for path in listed(checkpoints)[:-keep_last]:
         if path.name not in keep:
             shutil.rmtree(path)
 

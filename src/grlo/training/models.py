@@ -96,7 +96,9 @@ def _prepare(
     if lora is not None:
         model = _add_adapters(model, lora, task=task)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # Renamed in transformers 5.2x; both names take the options as their first argument.
+        enable = getattr(model, "activation_checkpointing_enable", None)
+        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
     return model.train()
 
 
@@ -114,6 +116,15 @@ def _add_adapters(model: PreTrainedModel, lora: LoraSettings, *, task: str) -> P
         task_type=task,
     )
     return peft.get_peft_model(model, config)  # pyright: ignore[reportReturnType]
+
+
+def empty_copy(model: nn.Module, *, dtype: torch.dtype, device: str) -> PreTrainedModel:
+    """A model of the same shape without adapters; its weights are still to be loaded."""
+    plain = plain_model(model)
+    copy = AutoModelForCausalLM.from_config(
+        plain.config, dtype=dtype, attn_implementation=plain.config._attn_implementation
+    )
+    return copy.requires_grad_(False).eval().to(device)
 
 
 def plain_model(model: nn.Module) -> PreTrainedModel:
