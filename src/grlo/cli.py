@@ -1,0 +1,124 @@
+"""The command `grlo`: parses, then imports the stage it needs, so that help starts at once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from grlo.errors import GrloError
+
+app = typer.Typer(
+    help="Reinforcement learning from a base model on open-ended prompts.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Recipes = Annotated[
+    list[Path], typer.Argument(metavar="RECIPE...", help="TOML files; later ones win.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Overrides, such as training.steps=10."),
+]
+RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+
+
+@app.command()
+def check(
+    recipes: Recipes,
+    overrides: Overrides = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="The run directory to be, checked as well.")
+    ] = None,
+    weights: Annotated[
+        bool,
+        typer.Option(
+            "--weights/--no-weights",
+            help="--no-weights looks only at files that are on this machine.",
+        ),
+    ] = True,
+) -> None:
+    """Shows what a recipe will do, and finds all that would fail later."""
+    from grlo.stages.check import check as run_check
+
+    if not run_check(recipes, overrides=overrides or (), run_dir=run, weights=weights):
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    recipes: Recipes,
+    run: Annotated[Path, typer.Option("--run", help="Run directory; resumed if it holds a run.")],
+    overrides: Overrides = None,
+) -> None:
+    """Trains a model by a recipe, or resumes a run."""
+    from grlo.recipe import load_recipe
+
+    recipe = load_recipe(recipes, overrides=overrides or ())
+
+    from grlo.stages.train import train as run_train
+
+    print(run_train(recipe, run_dir=run))
+
+
+@app.command()
+def quickstart(
+    run: Annotated[Path, typer.Option("--run", help="Run directory.")] = Path("runs/quickstart"),
+    seed: Annotated[int, typer.Option(help="Seed of all three arms.")] = 0,
+) -> None:
+    """Trains the embedded miniature and a control, and prints what it did to four domains."""
+    from grlo.stages.quickstart import quickstart as run_quickstart
+
+    run_quickstart(run_dir=run, seed=seed)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="Model folder, run directory or hub id.")],
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 0.7,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 1024,
+    template: Annotated[
+        str | None, typer.Option(help="Named chat template; default is the tokenizer's own.")
+    ] = None,
+) -> None:
+    """Talks to a model in the terminal: /reset starts over, /quit ends, Ctrl-C stops an answer."""
+    from grlo.stages.chat import chat as run_chat
+
+    run_chat(model, temperature=temperature, max_tokens=max_tokens, template=template)
+
+
+@app.command()
+def rollouts(
+    run: RunDirectory,
+    step: Annotated[int | None, typer.Option(help="Default: the last step.")] = None,
+    sort: Annotated[
+        Literal["reward", "length"], typer.Option(help="What comes first: the highest.")
+    ] = "reward",
+    limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
+) -> None:
+    """Shows what the model said during training."""
+    from grlo.stages.rollouts import show
+
+    show(run, step=step, sort=sort, limit=limit)
+
+
+@app.command()
+def cost(run: RunDirectory) -> None:
+    """Device-hours, tokens and FLOPs of a run by phase."""
+    from grlo.stages.cost import cost as run_cost
+
+    run_cost(run)
+
+
+def main() -> None:
+    """Runs the command; errors that a user can mend are one message, not a traceback."""
+    try:
+        app()
+    except GrloError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
