@@ -13,6 +13,7 @@ from grlo.batch import (
     collate,
     loss_weights,
     pack_by_tokens,
+    pack_groups,
     split_minibatches,
     take_rows,
 )
@@ -89,6 +90,27 @@ def test_packing_uses_every_index_once_within_the_budget():
 
 def test_a_row_longer_than_the_budget_is_alone():
     assert pack_by_tokens([3, 500, 3], max_tokens=10) == [[0, 2], [1]]
+
+
+def test_packed_groups_use_every_row_once_and_keep_to_the_budget():
+    rng = random.Random(1)
+    items = []
+    for group in range(30):
+        prompt = tuple(rng.randrange(9) for _ in range(rng.randint(1, 20)))
+        items += [rollout(group, prompt, (1,) * rng.randint(1, 40)) for _ in range(4)]
+    batch = collate(items, [Score(0.0)] * len(items), pad_id=0)
+    parts = pack_groups(batch, max_tokens=120)
+    assert sorted(torch.cat(parts).tolist()) == list(range(len(items)))
+    for part in parts:
+        own = {items[row].group: len(items[row].prompt_tokens) for row in part.tolist()}
+        responses = sum(len(items[row].completion.tokens) for row in part.tolist())
+        assert sum(own.values()) + responses <= 120
+        assert len(part) * int(batch.lengths_B[part].max()) <= 240
+
+
+def test_a_row_beyond_the_budget_is_a_micro_batch_of_its_own():
+    batch = collate(ROLLOUTS, [Score(0.0)] * 3, pad_id=0)
+    assert sorted(part.tolist() for part in pack_groups(batch, max_tokens=1)) == [[0], [1], [2]]
 
 
 MASK = torch.tensor([[0, 1, 1, 1], [0, 1, 0, 0]], dtype=torch.bool)

@@ -162,6 +162,53 @@ def pack_by_tokens(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]
     return parts
 
 
+def shared_prompt_lengths(batch: Batch) -> list[int]:
+    """How many leading tokens each row has in common with the row before it: its group's prompt."""
+    prompt_B = batch.mask_BT.int().argmax(1)
+    is_same_B = torch.zeros(len(prompt_B), dtype=torch.bool, device=prompt_B.device)
+    is_same_B[1:] = batch.groups_B[1:] == batch.groups_B[:-1]
+    return torch.where(is_same_B, prompt_B, 0).tolist()
+
+
+def pack_groups(batch: Batch, *, max_tokens: int) -> list[Tensor]:
+    """Row numbers of micro-batches that keep the rows of a group together.
+
+    Groups are sorted by their longest row, so that little of the attention grid is padding. A
+    micro-batch holds at most `max_tokens` tokens, prompts of groups counted once, and a grid of at
+    most twice as many cells; a group beyond that is divided, and a single row may exceed it.
+    Every row appears exactly once.
+    """
+    shared = shared_prompt_lengths(batch)
+    lengths = batch.lengths_B.tolist()
+    prompts = batch.mask_BT.int().argmax(1).tolist()
+    groups: list[list[int]] = []
+    for row, num_shared in enumerate(shared):
+        if num_shared:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    groups.sort(key=lambda rows: (max(lengths[row] for row in rows), rows[0]))
+    parts: list[list[int]] = []
+    tokens = longest = 0
+    for rows in groups:
+        for position, row in enumerate(rows):
+            new_group = position == 0
+            cost = lengths[row] if new_group else lengths[row] - prompts[row]
+            longest_with = max(longest, lengths[row])
+            fits = (
+                bool(parts)
+                and tokens + cost <= max_tokens
+                and (len(parts[-1]) + 1) * longest_with <= 2 * max_tokens
+            )
+            if fits:
+                parts[-1].append(row)
+                tokens, longest = tokens + cost, longest_with
+            else:
+                parts.append([row])
+                tokens = longest = lengths[row]
+    return [torch.tensor(part) for part in parts]
+
+
 def _token_mean(mask_BT: Tensor, horizon: int) -> Tensor:
     return mask_BT / mask_BT.sum()
 

@@ -49,7 +49,8 @@ class ModelSettings:
     compute_dtype: Dtype = "bfloat16"
     """Type of matrix products (autocast) when it differs from `param_dtype`."""
     gradient_checkpointing: bool = True
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["packed", "sdpa", "eager", "flash_attention_2"] = "packed"
+    """`packed` leaves padding out and computes a prompt once for all its samples."""
     lora: LoraSettings | None = None
 
 

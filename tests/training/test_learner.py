@@ -7,8 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
+from grlo import packed
 from grlo.algorithms.grpo import GRPO
 from grlo.algorithms.ppo import PPO
 from grlo.algorithms.reinforce_pp import ReinforcePlusPlus
@@ -30,6 +36,15 @@ from grlo.training.learner import Learner, explained_variance, learning_rate
 from grlo.training.models import merged_weights, token_logprobs, token_values
 
 VOCAB = 61
+SHAPE = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
 ALGORITHMS = {
     "ppo": PPO(),
     "ppo_reward_kl": PPO(kl_coefficient=0.1, kl_in="reward", kl_estimator="k1"),
@@ -73,6 +88,9 @@ def make_batch(*, seed: int = 0, padding: int = 0) -> Batch:
     shapes = [(3, 5), (3, 9), (6, 1), (6, 12), (2, 7), (2, 3), (9, 4), (9, 10)]
     num_tokens = max(p + r for p, r in shapes) + padding
     tokens = torch.randint(1, VOCAB, (len(shapes), 40), generator=generator)[:, :num_tokens]
+    for row in range(1, len(shapes), 2):  # A group's samples begin with the same prompt.
+        prompt = shapes[row][0]
+        tokens[row, :prompt] = tokens[row - 1, :prompt]
     mask = torch.zeros(len(shapes), num_tokens, dtype=torch.bool)
     for row, (prompt, response) in enumerate(shapes):
         mask[row, prompt : prompt + response] = True
@@ -98,8 +116,9 @@ def weights(learner: Learner) -> torch.Tensor:
     )
 
 
-def test_logprobs_and_entropy_equal_a_plain_forward_of_every_row_alone(policy_path):
-    model = AutoModelForCausalLM.from_pretrained(policy_path)
+@pytest.mark.parametrize("attention", [packed.ATTENTION, "sdpa", "eager"])
+def test_logprobs_and_entropy_equal_a_plain_forward_of_every_row_alone(policy_path, attention):
+    model = AutoModelForCausalLM.from_pretrained(policy_path, attn_implementation=attention)
     batch = make_batch()
     logprobs, entropy = token_logprobs(
         model, batch, temperature=0.7, compute_dtype=torch.float32, entropy="detached"
@@ -276,6 +295,24 @@ def test_a_non_finite_loss_stops_before_the_optimizer_moves(policy_path, what):
     with pytest.raises(NonFiniteError, match="has not moved"):
         learner.update(batch, step=1)
     assert torch.equal(weights(learner).nan_to_num(7), before.nan_to_num(7))
+
+
+def test_packing_rows_changes_no_gradient(policy_path):
+    results = []
+    for attention in ("sdpa", "packed"):
+        recipe = make_recipe(policy_path, PPO(), policy={"attention": attention}, eps=1e-3)
+        learner = Learner(recipe, device="cpu")
+        for step in (1, 2):
+            learner.update(credit(learner, make_batch(), step), step=step)
+        results.append(weights(learner))
+    torch.testing.assert_close(results[0], results[1], atol=1e-6, rtol=0)
+
+
+def test_a_model_with_sliding_attention_is_not_packed(tmp_path):
+    config = Qwen3Config(**SHAPE, use_sliding_window=True, sliding_window=4, max_window_layers=1)
+    Qwen3ForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="attention = 'sdpa'"):
+        Learner(make_recipe(tmp_path, GRPO()), device="cpu")
 
 
 def test_gradient_checkpointing_changes_no_gradient(policy_path):

@@ -19,7 +19,7 @@ from grlo.batch import (
     TokenLoss,
     TrainBatch,
     loss_weights,
-    pack_by_tokens,
+    pack_groups,
     split_minibatches,
     take_rows,
     to_device,
@@ -220,11 +220,7 @@ class Learner:
         return step > cast(ActorCritic, self.algorithm).critic_warmup_steps
 
     def _micro_batches(self, batch: Batch) -> Iterator[tuple[Tensor, TrainBatch]]:
-        parts = pack_by_tokens(
-            batch.lengths_B.tolist(), max_tokens=self.settings.micro_batch_tokens
-        )
-        for part in parts:
-            rows = torch.tensor(part)
+        for rows in pack_groups(batch, max_tokens=self.settings.micro_batch_tokens):
             yield rows, to_device(take_rows(cast(TrainBatch, batch), rows), self.device)
 
     def _logprobs(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -15,7 +15,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from grlo.batch import Batch
+from grlo import packed
+from grlo.batch import Batch, shared_prompt_lengths
 from grlo.errors import MissingExtraError, ModelError
 from grlo.settings import CriticSettings, LoraSettings, ModelSettings
 
@@ -39,9 +40,11 @@ def load_policy(settings: ModelSettings, *, device: str) -> PreTrainedModel:
         settings.model,
         revision=settings.revision,
         dtype=DTYPES[settings.param_dtype],
-        attn_implementation=settings.attention,
+        attn_implementation=attention_name(settings),
     ).to(device)
     _require_linear_head(model, settings.model)
+    if settings.attention == "packed":
+        packed.require_support(model, settings.model)
     return _prepare(model, settings, settings.lora, task="CAUSAL_LM")
 
 
@@ -52,7 +55,7 @@ def load_reference(settings: ModelSettings, *, device: str) -> PreTrainedModel:
         settings.model,
         revision=settings.revision,
         dtype=DTYPES[settings.compute_dtype],
-        attn_implementation=settings.attention,
+        attn_implementation=attention_name(settings),
     )
     return model.requires_grad_(False).eval().to(device)
 
@@ -68,13 +71,18 @@ def load_critic(policy: ModelSettings, settings: CriticSettings, *, device: str)
         path,
         revision=policy.revision if settings.model is None else None,
         dtype=DTYPES[policy.param_dtype],
-        attn_implementation=policy.attention,
+        attn_implementation=attention_name(policy),
         num_labels=1,
         output_loading_info=True,
     )
     if any(name.startswith("score.") for name in report["missing_keys"]):
         nn.init.zeros_(value_head(model).weight)  # pyright: ignore[reportArgumentType]
     return _prepare(model.to(device), policy, settings.lora, task="SEQ_CLS")
+
+
+def attention_name(settings: ModelSettings) -> str:
+    """What transformers calls the attention of the settings."""
+    return packed.ATTENTION if settings.attention == "packed" else settings.attention
 
 
 def _load(auto_class: Any, path: str, **options: object) -> Any:
@@ -116,15 +124,6 @@ def _add_adapters(model: PreTrainedModel, lora: LoraSettings, *, task: str) -> P
         task_type=task,
     )
     return peft.get_peft_model(model, config)  # pyright: ignore[reportReturnType]
-
-
-def empty_copy(model: nn.Module, *, dtype: torch.dtype, device: str) -> PreTrainedModel:
-    """A model of the same shape without adapters; its weights are still to be loaded."""
-    plain = plain_model(model)
-    copy = AutoModelForCausalLM.from_config(
-        plain.config, dtype=dtype, attn_implementation=plain.config._attn_implementation
-    )
-    return copy.requires_grad_(False).eval().to(device)
 
 
 def plain_model(model: nn.Module) -> PreTrainedModel:
@@ -241,6 +240,16 @@ def token_values(critic: nn.Module, batch: Batch, *, compute_dtype: torch.dtype)
 
 
 def _hidden_before_responses(trunk: nn.Module, batch: Batch) -> Tensor:
+    if trunk.config._attn_implementation == packed.ATTENTION:  # pyright: ignore
+        packing = packed.pack(
+            [
+                row[:length]
+                for row, length in zip(batch.tokens_BT.cpu(), batch.lengths_B.tolist(), strict=True)
+            ],
+            shared=shared_prompt_lengths(batch),
+        ).to(batch.tokens_BT.device)
+        hidden_ND = packed.packed_hidden_states(trunk, packing)
+        return hidden_ND[packing.index_BT[:, :-1][batch.mask_BT[:, 1:]]]
     # Rows are padded on the right and attention is causal: no response token ever sees padding, so
     # the padding mask can be left out, which keeps the fast attention kernels.
     hidden_BTD = trunk(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state

@@ -1,0 +1,137 @@
+"""Forward passes without padding in which rows share a common beginning.
+
+The tokens of several rows are laid end to end, and where a row begins like the one before it (the
+samples of one prompt do) the common tokens appear once. All linear layers, the bulk of the work, run
+on this packed sequence; attention alone sees rows: queries, keys and values are spread to a padded
+[rows, longest] grid, attended causally, and gathered again. Gradients of shared tokens add up in the
+spreading step, so that results equal those of separate rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from grlo.errors import ModelError
+
+ATTENTION = "grlo_packed"
+"""Name under which transformers finds the attention function below."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """N packed tokens that stand for B rows of up to T tokens."""
+
+    tokens_N: Tensor
+    positions_N: Tensor
+    """Position of each token within its row."""
+    index_BT: Tensor
+    """Packed index of every cell of the grid; cells beyond a row's end point at its last token."""
+    cell_N: Tensor
+    """Flat cell of the grid in which each packed token appears first."""
+
+    def to(self, device: str | torch.device) -> Packing:
+        """The packing with every tensor on `device`."""
+        return Packing(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+def pack(rows: Sequence[Sequence[int] | Tensor], *, shared: Sequence[int]) -> Packing:
+    """Lays rows end to end.
+
+    Args:
+        rows: Token ids of each row; at least one each.
+        shared: How many leading tokens a row has in common with the row before it. 0 for the first.
+    """
+    lengths = torch.tensor([len(row) for row in rows])
+    shared_B = torch.tensor(shared)
+    own_B = lengths - shared_B
+    start_B = own_B.cumsum(0) - own_B
+    positions_T = torch.arange(int(lengths.max()))
+    index_BT = torch.empty(len(rows), len(positions_T), dtype=torch.int64)
+    tokens, positions, cells = [], [], []
+    for b, row in enumerate(rows):
+        begin, length = int(shared_B[b]), int(lengths[b])
+        index_BT[b, :begin] = index_BT[b - 1, :begin]
+        index_BT[b, begin:] = (positions_T[begin:].clamp(max=length - 1) - begin) + start_B[b]
+        tokens.append(torch.as_tensor(row)[begin:])
+        positions.append(positions_T[begin:length])
+        cells.append(positions_T[begin:length] + b * len(positions_T))
+    return Packing(torch.cat(tokens), torch.cat(positions), index_BT, torch.cat(cells))
+
+
+def packed_hidden_states(trunk: nn.Module, packing: Packing) -> Tensor:
+    """The trunk's last hidden states of the packed tokens, [N, D].
+
+    Args:
+        trunk: Decoder loaded with `attn_implementation=ATTENTION`.
+        packing: Rows on the trunk's device.
+    """
+    output = trunk(
+        input_ids=packing.tokens_N[None],
+        position_ids=packing.positions_N[None],
+        # A mask of four dimensions is taken as finished: transformers builds none of its own.
+        attention_mask=torch.zeros(1, 1, 1, 1, device=packing.tokens_N.device),
+        use_cache=False,
+        packing=packing,
+    )
+    return output.last_hidden_state[0]
+
+
+def require_support(model: PreTrainedModel, path: str) -> None:
+    """Raises ModelError unless the model's attention can be packed: causal over the whole row."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if not getattr(model, "_supports_attention_backend", False) or kinds != {"full_attention"}:
+        raise ModelError(
+            f"{path!r} ({type(model).__name__}) has attention that cannot be packed "
+            f"({', '.join(sorted(kinds))}). Set policy.attention = 'sdpa'."
+        )
+
+
+def _packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    packing: Packing | None = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: [1, H, N, D] in, [1, N, H, D] out; sdpa without packing."""
+    if packing is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options
+        )
+    grid_size = packing.index_BT.shape
+    index = packing.index_BT.flatten()
+
+    def spread(states: Tensor) -> Tensor:
+        cells = states[0].transpose(0, 1).index_select(0, index)
+        return cells.unflatten(0, grid_size).transpose(1, 2)
+
+    output_BHTD = scaled_dot_product_attention(
+        spread(query),
+        spread(key),
+        spread(value),
+        is_causal=True,
+        dropout_p=dropout,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    output = output_BHTD.transpose(1, 2).flatten(0, 1).index_select(0, packing.cell_N)
+    return output[None], None
+
+
+AttentionInterface.register(ATTENTION, _packed_attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
