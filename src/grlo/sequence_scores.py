@@ -7,8 +7,7 @@ be missing or equal to the token that ends every answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from grlo.batch import pack_by_tokens
 from grlo.errors import ModelError
+from grlo.inference import evaluating
 from grlo.interfaces import Progress, silent
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.types import Message
@@ -129,19 +129,6 @@ def forward_scores(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -
     head = model.score
     assert isinstance(head, torch.nn.Linear)
     return head(last_BH).squeeze(-1).float()
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every module's own mode is restored."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def score_sequences(

@@ -1,0 +1,3 @@
+"""Rollout engines by name; each is the settings dataclass that builds it."""
+
+ENGINES: dict[str, str] = {"hf": "grlo.engines.hf:HFEngineSettings"}
