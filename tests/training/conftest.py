@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3ForSequenceClassification
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3ForSequenceClassification,
+)
+
+from grlo.templates import TEMPLATES
 
 SHAPE = {
     "vocab_size": 61,
@@ -35,4 +43,42 @@ def reward_model_path(tmp_path_factory) -> Path:
     torch.manual_seed(1)
     config = Qwen3Config(**SHAPE, num_labels=1, pad_token_id=0)
     Qwen3ForSequenceClassification(config).save_pretrained(path)
+    return path
+
+
+def byte_chat_tokenizer() -> PreTrainedTokenizerFast:
+    """256 bytes and ChatML's three special tokens, with a ChatML template."""
+    vocab = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
+    )
+    tokenizer.chat_template = TEMPLATES["chatml"].text
+    return tokenizer
+
+
+CHAT_SHAPE = SHAPE | {"vocab_size": 259}
+
+
+@pytest.fixture(scope="session")
+def chat_policy_path(tmp_path_factory) -> Path:
+    """A random causal language model with a tokenizer that renders conversations."""
+    path = tmp_path_factory.mktemp("chat_policy")
+    torch.manual_seed(2)
+    Qwen3ForCausalLM(Qwen3Config(**CHAT_SHAPE)).save_pretrained(path)
+    byte_chat_tokenizer().save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def chat_reward_model_path(tmp_path_factory) -> Path:
+    """A random reward model with the same tokenizer."""
+    path = tmp_path_factory.mktemp("chat_reward_model")
+    torch.manual_seed(3)
+    config = Qwen3Config(**CHAT_SHAPE, num_labels=1, pad_token_id=256)
+    Qwen3ForSequenceClassification(config).save_pretrained(path)
+    byte_chat_tokenizer().save_pretrained(path)
     return path

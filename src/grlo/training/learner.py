@@ -26,6 +26,7 @@ from grlo.batch import (
 )
 from grlo.errors import NonFiniteError
 from grlo.interfaces import ActorCritic, Algorithm
+from grlo.seeding import derive_seed
 from grlo.settings import OptimizerSettings, Recipe
 from grlo.training.models import (
     DTYPES,
@@ -64,6 +65,9 @@ class Learner:
         self._compute_dtype = DTYPES[recipe.policy.compute_dtype]
         self._optimizer_settings = {"policy": recipe.optimizer, "critic": recipe.critic.optimizer}
 
+        self._seed = recipe.seed
+        # New heads and adapters are drawn from torch's generator.
+        torch.manual_seed(derive_seed(recipe.seed, "init"))
         policy, critic = recipe.policy, recipe.critic
         if checkpoint is not None and policy.lora is None:
             policy = replace(policy, model=str(checkpoint), revision=None)
@@ -139,6 +143,8 @@ class Learner:
         Raises:
             NonFiniteError: A loss or gradient is not finite; that optimizer has not moved.
         """
+        # Dropout, where a model has it, is the only randomness here.
+        torch.manual_seed(derive_seed(self._seed, "update", step))
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(
