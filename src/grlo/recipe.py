@@ -351,6 +351,14 @@ def _plugin_section(
             f"{section}.name: {name!r} is {settings_type!r}; expected a dataclass with the settings"
         )
         return Any, None
+    try:
+        get_type_hints(settings_type)
+    except NameError as error:
+        problems.append(
+            f"{section}.name: the annotations of {name!r} cannot be resolved: {error}. Import what "
+            "they name when the module runs, not under TYPE_CHECKING only."
+        )
+        return Any, None
     values = {key: value for key, value in values.items() if key != "name"}
     if any(field.name == "name" for field in fields(settings_type)):
         values["name"] = name

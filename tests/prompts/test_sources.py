@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -40,13 +39,6 @@ def write(path: Path, rows: Sequence[object], *, compress: bool = False) -> str:
     )
     path.write_bytes(gzip.compress(data) if compress else data)
     return str(path)
-
-
-def data_file(name: str) -> str:
-    folder = os.environ.get("GRLO_DATA")
-    if folder is None:
-        pytest.skip("GRLO_DATA does not name a folder with the released data")
-    return str(Path(folder) / name)
 
 
 def test_a_verl_row_keeps_all_it_says(tmp_path: Path) -> None:
@@ -310,16 +302,16 @@ def test_conversations_that_the_template_refuses_are_listed() -> None:
         )
 
 
-def test_the_released_prompts_are_read_without_a_loss() -> None:
-    prompts = read_prompts(data_file("grlo_train.jsonl"), default_style="rule")
+def test_the_released_prompts_are_read_without_a_loss(data_dir: Path) -> None:
+    prompts = read_prompts(str(data_dir / "grlo_train.jsonl"), default_style="rule")
     assert len(prompts) == 1000
     assert count_duplicates(prompts) == 0
     assert {prompt.style for prompt in prompts} == {"model"}, "not what data_source says"
     assert {prompt.meta["data_source"] for prompt in prompts} == {"lighteval/MATH"}
 
 
-def test_the_rlmt_prompts_are_read_without_a_loss() -> None:
-    prompts = read_prompts(data_file("rlmt_wildchat_if_train.jsonl.gz"), default_style="rule")
+def test_the_rlmt_prompts_are_read_without_a_loss(data_dir: Path) -> None:
+    prompts = read_prompts(str(data_dir / "rlmt_wildchat_if_train.jsonl.gz"), default_style="rule")
     assert len(prompts) == 7544
     assert Counter(len(prompt.messages) for prompt in prompts) == {1: 7544}
     assert len({prompt.source for prompt in prompts}) == 7544

@@ -137,26 +137,48 @@ def filter_overlong(
         DataError: There are over-long prompts and `overlong` is `error`; no prompt fits; or the
             chat template refuses some of the conversations.
     """
-    kept: list[Prompt] = []
-    dropped: list[OverlongPrompt] = []
+    lengths = prompt_lengths(prompts, renderer)
+    return split_overlong(prompts, lengths, max_prompt_tokens=max_prompt_tokens, overlong=overlong)
+
+
+def prompt_lengths(prompts: Sequence[Prompt], renderer: Renderer) -> list[int]:
+    """Tokens of each prompt, the header of the answer included.
+
+    Raises:
+        DataError: The chat template refuses some of the conversations.
+    """
+    lengths: list[int] = []
     refused: list[str] = []
     for prompt in prompts:
         try:
-            num_tokens = len(renderer.encode(prompt.messages))
+            lengths.append(len(renderer.encode(prompt.messages)))
         except ModelError as error:
             refused.append(f"{prompt.source}: {error}")
-            continue
+    if refused:
+        raise DataError(f"{len(refused)} prompts cannot be rendered:\n{listed(refused)}")
+    return lengths
+
+
+def split_overlong(
+    prompts: Sequence[Prompt],
+    lengths: Sequence[int],
+    *,
+    max_prompt_tokens: int,
+    overlong: Literal["drop", "error"],
+) -> tuple[list[Prompt], list[OverlongPrompt]]:
+    """`filter_overlong` for prompts whose lengths are known."""
+    kept: list[Prompt] = []
+    dropped: list[OverlongPrompt] = []
+    for prompt, num_tokens in zip(prompts, lengths, strict=True):
         if num_tokens <= max_prompt_tokens:
             kept.append(prompt)
         else:
             dropped.append(OverlongPrompt(source=prompt.source, num_tokens=num_tokens))
-    if refused:
-        raise DataError(f"{len(refused)} prompts cannot be rendered:\n{listed(refused)}")
     if dropped and (overlong == "error" or not kept):
-        lengths = [f"{item.source}: {item.num_tokens} tokens" for item in dropped]
+        lines = [f"{item.source}: {item.num_tokens} tokens" for item in dropped]
         raise DataError(
             f"{len(dropped)} of {len(prompts)} prompts are longer than prompts.max_prompt_tokens = "
-            f"{max_prompt_tokens}:\n{listed(lengths)}\nRaise the limit, shorten them, or let them "
+            f"{max_prompt_tokens}:\n{listed(lines)}\nRaise the limit, shorten them, or let them "
             "be left out with prompts.overlong = 'drop' (at least one must remain)."
         )
     return kept, dropped
