@@ -205,11 +205,7 @@ class _Decoding:
         self.model, self.sampling, self.progress = model, sampling, progress
         self.max_rows, self.prefill_tokens = max_rows, prefill_tokens
         device = model.device
-        # Asking whether rows have finished waits for the device: every step on CPU, where it is
-        # free, and seldom elsewhere.
-        self.check_every = 1 if device.type == "cpu" else 16
-        # Efficient attention kernels want aligned masks.
-        self.align = 1 if device.type == "cpu" else 16
+        self.check_every, self.align = _pace(device.type)
 
         jobs = [
             _Job(prompt_index * sampling.num_samples + sample, tuple(prompt), seed, sample)
@@ -393,7 +389,7 @@ class _Decoding:
             self.carried = None
             if self.queue and self.queue[0].prompt == prompt:
                 self.carried = prompt, layers
-        prompts = [prompt for prompt in rows_of if len(prompt) > 1]
+        prompts: list[tuple[int, ...]] = [prompt for prompt in rows_of if len(prompt) > 1]
         waiting = self.queue[0].prompt if self.queue else None
         lengths = [len(prompt) - 1 for prompt in prompts]
         for part in pack_by_tokens(lengths, max_tokens=self.prefill_tokens):
@@ -581,6 +577,14 @@ def _merged_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
         model = merge()
     torch.nn.Module.to(model, dtype)
     return model
+
+
+def _pace(device_type: str) -> tuple[int, int]:
+    """Steps between two looks at which rows have finished, and the alignment of columns in use.
+
+    A look waits for the device, which is free on CPU only; so are masks of any alignment.
+    """
+    return (1, 1) if device_type == "cpu" else (16, 16)
 
 
 def _check_architecture(model: PreTrainedModel) -> None:
