@@ -1,0 +1,156 @@
+"""The ledger: what every phase of every step cost, in seconds, tokens, operations and memory."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grlo.types import LedgerEntry
+
+
+@dataclass
+class PhaseCost:
+    """Filled in while a phase runs."""
+
+    tokens: int = 0
+    flops: float = 0.0
+
+
+class Ledger:
+    """Times phases. A phase that fails is recorded as well.
+
+    Args:
+        device: `cpu`, `cuda`, `cuda:1`, ...
+        num_devices: How many the run occupies.
+        attempt: 0 for the first start of the run, one more for every resume.
+    """
+
+    def __init__(self, *, device: str, num_devices: int, attempt: int) -> None:
+        self._device = device
+        self._name = _device_name(device)
+        self._num_devices = num_devices
+        self._attempt = attempt
+        self._entries: list[LedgerEntry] = []
+
+    @contextmanager
+    def phase(self, name: str, *, step: int) -> Iterator[PhaseCost]:
+        """Times the body; on a GPU it waits for the device first and last."""
+        cost = PhaseCost()
+        _reset_peak(self._device)
+        _synchronize(self._device)
+        start = time.perf_counter()
+        status = "failed"
+        try:
+            yield cost
+            status = "ok"
+        finally:
+            if status == "ok":  # A failed device may not answer.
+                _synchronize(self._device)
+            self._entries.append(
+                LedgerEntry(
+                    step=step,
+                    phase=name,
+                    seconds=time.perf_counter() - start,
+                    num_devices=self._num_devices,
+                    device=self._name,
+                    tokens=cost.tokens,
+                    flops=cost.flops,
+                    peak_memory_bytes=_peak_bytes(self._device),
+                    attempt=self._attempt,
+                    status=status,
+                )
+            )
+
+    def drain(self) -> tuple[LedgerEntry, ...]:
+        """The entries since the last call."""
+        entries, self._entries = tuple(self._entries), []
+        return entries
+
+
+@dataclass(frozen=True)
+class PhaseTotal:
+    """Sum of the entries of one phase."""
+
+    phase: str
+    seconds: float
+    device_hours: float
+    share: float
+    """Of all device-hours of the run."""
+    tokens: int
+    flops: float
+    peak_memory_bytes: int
+
+
+def summarize(entries: Sequence[LedgerEntry]) -> tuple[PhaseTotal, ...]:
+    """Totals by phase; failed work and work that a resume did again are phases of their own.
+
+    The device-hours of all rows add up to those of all entries.
+    """
+    kept_attempt: dict[tuple[int, str], int] = {}
+    for entry in entries:
+        if entry.status == "ok":
+            key = (entry.step, entry.phase)
+            kept_attempt[key] = max(entry.attempt, kept_attempt.get(key, 0))
+    rows: dict[str, list[LedgerEntry]] = {}
+    for entry in entries:
+        # Every start loads the models; that is no repetition.
+        is_repeated = entry.phase != "load" and entry.attempt < kept_attempt.get(
+            (entry.step, entry.phase), 0
+        )
+        name = "failed" if entry.status == "failed" else "repeated" if is_repeated else entry.phase
+        rows.setdefault(name, []).append(entry)
+    total = sum(entry.seconds * entry.num_devices for entry in entries)
+    return tuple(
+        PhaseTotal(
+            phase=name,
+            seconds=sum(entry.seconds for entry in group),
+            device_hours=(hours := sum(e.seconds * e.num_devices for e in group)) / 3600,
+            share=hours / total if total else 0.0,
+            tokens=sum(entry.tokens for entry in group),
+            flops=sum(entry.flops for entry in group),
+            peak_memory_bytes=max(entry.peak_memory_bytes for entry in group),
+        )
+        for name, group in rows.items()
+    )
+
+
+def _cuda(device: str) -> Any:
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and device.startswith("cuda") else None
+
+
+def _device_name(device: str) -> str:
+    cuda = _cuda(device)
+    return cuda.get_device_name(device) if cuda else "cpu"
+
+
+def _synchronize(device: str) -> None:
+    if cuda := _cuda(device):
+        cuda.synchronize(device)
+
+
+def _reset_peak(device: str) -> None:
+    if cuda := _cuda(device):
+        cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):  # Where it is refused, the peak is that of the process so far.
+        Path("/proc/self/clear_refs").write_text("5")  # Resets VmHWM; see proc(5).
+
+
+def _peak_bytes(device: str) -> int:
+    if cuda := _cuda(device):
+        return cuda.max_memory_allocated(device)
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    import resource
+
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,323 @@
+"""The run directory: the only file that knows the names of files in a run.
+
+JSONL files are appended line by line and survive a torn last line; everything else is written into
+a temporary file and renamed into place.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from grlo.errors import CheckpointError, DataError, GrloError
+from grlo.types import LedgerEntry, Rollout, Score
+
+Row = dict[str, Any]
+
+
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    """Appends rows in one write and syncs. A torn last line, left by a kill, is cut off first.
+
+    Raises:
+        GrloError: A value is NaN or infinite, or the disk is full; nothing was appended.
+    """
+    data = "".join(_line(row) for row in rows).encode()
+    if not data:
+        return
+    with _disk_errors(path), path.open("a+b") as file:
+        whole = _whole_length(file)
+        file.truncate(whole)
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            os.ftruncate(file.fileno(), whole)
+            raise
+
+
+def read_jsonl(path: Path) -> list[Row]:
+    """The rows of a file; a last line that a kill has torn is left out, no file is no rows.
+
+    Raises:
+        DataError: A line that is not the last one is no JSON object.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    rows = []
+    for number, line in enumerate(
+        lines[:-1], start=1
+    ):  # Behind the last newline: nothing, or torn.
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(
+                f"{path}:{number}: not JSON ({error}). Restore or remove it."
+            ) from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}:{number}: expected an object, found {type(row).__name__}.")
+        rows.append(row)
+    return rows
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Writes a file that is, at any moment, either the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+class RunDir:
+    """One run on disk. Open it with `create_or_open` to write, with the constructor to read.
+
+    Args:
+        path: Folder of the run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe_file = path / "recipe.json"
+        self.metrics_file = path / "metrics.jsonl"
+        self.ledger_file = path / "ledger.jsonl"
+        self.checkpoints_dir = path / "checkpoints"
+
+    @classmethod
+    @contextmanager
+    def create_or_open(
+        cls, path: Path, *, recipe: Mapping[str, Any], prompt_hash: str
+    ) -> Iterator[RunDir]:
+        """A run to be written, locked against a second process.
+
+        Args:
+            path: New or empty folder, or one with a run of the same recipe.
+            recipe: The resolved recipe.
+            prompt_hash: Hash of the prompts that the run draws from.
+
+        Raises:
+            CheckpointError: The folder holds something else, a run of another recipe or other
+                prompts, or a run that another process is writing.
+        """
+        run = cls(path)
+        with _disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        with run._lock():
+            record = {"recipe": recipe, "prompt_hash": prompt_hash}
+            if run.recipe_file.exists():
+                run._require_same(json.loads(json.dumps(record)))
+            else:
+                run._require_empty()
+                record |= {"versions": _versions(), "commit": _commit(), "created": time.time()}
+                write_atomic(run.recipe_file, json.dumps(record, indent=1))
+            yield run
+
+    @classmethod
+    def existing(cls, path: Path) -> RunDir:
+        """A run to be read.
+
+        Raises:
+            CheckpointError: The folder holds no run.
+        """
+        run = cls(path)
+        if not run.recipe_file.is_file():
+            raise CheckpointError(
+                f"{path} is not a run directory: there is no {run.recipe_file.name}. "
+                "Give the folder that `grlo train --run` wrote."
+            )
+        return run
+
+    def rollouts_file(self, step: int) -> Path:
+        return self.path / "rollouts" / f"step_{step:06d}.jsonl"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints_dir / f"step_{step:06d}"
+
+    def record(self) -> Row:
+        """recipe.json: the resolved recipe, hash of the prompts, versions and commit."""
+        return json.loads(self.recipe_file.read_text())
+
+    def metrics(self) -> list[Row]:
+        """One row per step, oldest first."""
+        return read_jsonl(self.metrics_file)
+
+    def ledger(self) -> list[LedgerEntry]:
+        """All entries of all attempts, oldest first."""
+        return [LedgerEntry(**row) for row in read_jsonl(self.ledger_file)]
+
+    def rollout_steps(self) -> list[int]:
+        """Steps whose rollouts are on disk, oldest first."""
+        files = (self.path / "rollouts").glob("step_*.jsonl")
+        return sorted(int(file.stem.removeprefix("step_")) for file in files)
+
+    def append_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        append_jsonl(self.metrics_file, [{"step": step, **metrics}])
+
+    def append_ledger(self, entries: Iterable[LedgerEntry]) -> None:
+        append_jsonl(self.ledger_file, [asdict(entry) for entry in entries])
+
+    def write_rollouts(
+        self, step: int, rollouts: Sequence[Rollout], scores: Sequence[Score]
+    ) -> None:
+        """All rollouts of a step; `input, output, score, step` are verl's keys for its dumps."""
+        rows = [
+            {
+                "step": step,
+                "group": rollout.group,
+                "input": [asdict(message) for message in rollout.prompt.messages],
+                "output": rollout.text,
+                "score": score.value,
+                "parts": dict(score.parts),
+                "note": score.note,
+                "prompt_id": rollout.prompt.id,
+                "domain": rollout.prompt.domain,
+                "style": rollout.prompt.style,
+                "source": rollout.prompt.source,
+                "finish_reason": rollout.completion.finish_reason,
+                "num_prompt_tokens": len(rollout.prompt_tokens),
+                "num_tokens": len(rollout.completion.tokens),
+            }
+            for rollout, score in zip(rollouts, scores, strict=True)
+        ]
+        write_atomic(self.rollouts_file(step), "".join(map(_line, rows)))
+
+    def truncate_after(self, step: int) -> None:
+        """Forgets metrics and rollouts of later steps, which a resumed run will make again.
+
+        The ledger keeps everything: the lost work was paid for.
+        """
+        rows = self.metrics()
+        if any(row["step"] > step for row in rows):
+            kept = [row for row in rows if row["step"] <= step]
+            write_atomic(self.metrics_file, "".join(map(_line, kept)))
+        for later in self.rollout_steps():
+            if later > step:
+                self.rollouts_file(later).unlink()
+
+    def next_attempt(self) -> int:
+        """0 for the first start of the run, one more for every later one."""
+        return max((entry.attempt + 1 for entry in self.ledger()), default=0)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        # The kernel drops the lock with the process, however that ends.
+        with (self.path / "run.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise CheckpointError(
+                    f"another process is writing {self.path}. Wait for it, or choose another --run."
+                ) from error
+            yield
+
+    def _require_same(self, record: Mapping[str, Any]) -> None:
+        stored = {key: self.record().get(key) for key in record}
+        before, now = dict(_flatten(stored)), dict(_flatten(record))
+        changed = [
+            f"  {key}: {before.get(key)!r} -> {now.get(key)!r}"
+            for key in dict.fromkeys((*before, *now))
+            if before.get(key) != now.get(key)
+        ]
+        if changed:
+            raise CheckpointError(
+                f"{self.path} holds a run of another recipe; its settings and yours differ:\n"
+                + "\n".join(changed)
+                + "\nResume with the recipe of the run, or choose another --run."
+            )
+
+    def _require_empty(self) -> None:
+        others = sorted(p.name for p in self.path.iterdir() if p.name != "run.lock")
+        if others:
+            raise CheckpointError(
+                f"{self.path} is not empty and holds no run (found {', '.join(others[:3])}). "
+                "Choose a new or empty folder for --run."
+            )
+
+
+def _line(row: Mapping[str, object]) -> str:
+    try:
+        return json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n"
+    except ValueError as error:
+        bad = [
+            key for key, value in _flatten(row) if isinstance(value, float) and value - value != 0
+        ]
+        raise GrloError(f"cannot record {', '.join(bad) or 'a row'}: {error}") from error
+
+
+def _flatten(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def _whole_length(file: Any) -> int:
+    """Bytes up to and including the last newline."""
+    position = file.seek(0, os.SEEK_END)
+    while position > 0:
+        start = max(0, position - 65536)
+        file.seek(start)
+        found = file.read(position - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        position = start
+    return 0
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = "the disk is full" if error.errno == errno.ENOSPC else str(error)
+        raise CheckpointError(
+            f"cannot write {path}: {what}. What was complete before is intact; mend it and start "
+            "the same command again to resume."
+        ) from error
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("grlo", "torch", "transformers", "tokenizers", "peft"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _commit() -> str | None:
+    """Commit of the source tree that the package runs from, if it is one."""
+    folder = Path(__file__).parent
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None
