@@ -26,6 +26,10 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Overrides, such as training.steps=10."),
 ]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+Template = Annotated[
+    str | None, typer.Option(help="Named chat template; default is the tokenizer's own.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 
 
 @app.command()
@@ -46,8 +50,7 @@ def check(
     """Shows what a recipe will do, and finds all that would fail later."""
     from grlo.stages.check import check as run_check
 
-    if not run_check(recipes, overrides=overrides or (), run_dir=run, weights=weights):
-        raise typer.Exit(1)
+    run_check(recipes, overrides=overrides or (), run_dir=run, weights=weights)
 
 
 @app.command()
@@ -82,9 +85,7 @@ def chat(
     model: Annotated[str, typer.Argument(help="Model folder, run directory or hub id.")],
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token.")] = 0.7,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 1024,
-    template: Annotated[
-        str | None, typer.Option(help="Named chat template; default is the tokenizer's own.")
-    ] = None,
+    template: Template = None,
 ) -> None:
     """Talks to a model in the terminal: /reset starts over, /quit ends, Ctrl-C stops an answer."""
     from grlo.stages.chat import chat as run_chat
@@ -113,6 +114,75 @@ def cost(run: RunDirectory) -> None:
     from grlo.stages.cost import cost as run_cost
 
     run_cost(run)
+
+
+reward_model_app = typer.Typer(
+    help="Reward models on their own: scores, accuracy on preferences, training.",
+    no_args_is_help=True,
+)
+app.add_typer(reward_model_app, name="reward-model")
+
+RewardModel = Annotated[str, typer.Argument(help="Folder or hub id.")]
+Preferences = Annotated[
+    list[Path], typer.Argument(help="JSONL files of rows with messages, chosen and rejected.")
+]
+
+
+@reward_model_app.command("score")
+def reward_model_score(
+    model: RewardModel,
+    answers: Annotated[Path, typer.Argument(help="JSONL of rows with messages and response.")],
+    out: Annotated[Path, typer.Option(help="JSONL to write: the rows with a score each.")],
+    template: Template = None,
+    device: Device = "auto",
+) -> None:
+    """Scores answers."""
+    from grlo.rewards.reward_model import RewardModelSettings
+    from grlo.stages.reward_model import score
+
+    score(RewardModelSettings(model=model, template=template), answers, out=out, device=device)
+
+
+@reward_model_app.command("accuracy")
+def reward_model_accuracy(
+    model: RewardModel,
+    preferences: Preferences,
+    template: Template = None,
+    device: Device = "auto",
+) -> None:
+    """Measures how often the preferred answer gets the higher score."""
+    from grlo.rewards.reward_model import RewardModelSettings
+    from grlo.stages.reward_model import accuracy
+
+    accuracy(RewardModelSettings(model=model, template=template), preferences, device=device)
+
+
+@reward_model_app.command("train")
+def reward_model_train(
+    model: Annotated[str, typer.Argument(help="Language model or reward model to start from.")],
+    preferences: Preferences,
+    out: Annotated[Path, typer.Option(help="Folder of the reward model.")],
+    steps: Annotated[int, typer.Option(min=1)],
+    pairs_per_batch: Annotated[int, typer.Option(min=1)] = 32,
+    learning_rate: Annotated[float, typer.Option(min=0)] = 1e-5,
+    template: Template = None,
+    seed: int = 0,
+    device: Device = "auto",
+) -> None:
+    """Fits a reward model to preferences by the Bradley-Terry model."""
+    from grlo.stages.reward_model import train
+    from grlo.training.preferences import RewardModelTraining
+
+    settings = RewardModelTraining(
+        model=model,
+        steps=steps,
+        pairs_per_batch=pairs_per_batch,
+        learning_rate=learning_rate,
+        template=template,
+        seed=seed,
+        device=device,
+    )
+    train(settings, preferences, out=out)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grlo.errors import ModelError
-from grlo.settings import LoraSettings, Recipe
+from grlo.settings import LoraSettings, ModelSettings, Recipe
 
 TRAINING_FACTOR = 3
 """Forward and backward cost three forwards: the backward pass has two matrix products for each one
@@ -247,7 +247,8 @@ def estimate_memory(
     if getattr(recipe.algorithm, "needs_reference", False):
         items.append(MemoryItem("reference", "always", policy.num_parameters * compute_bytes))
     if reward is not None:
-        dtype = getattr(recipe.reward, "dtype", None) or settings.compute_dtype
+        default = "float32" if recipe.training.device == "cpu" else "bfloat16"
+        dtype = getattr(recipe.reward, "dtype", None) or default
         size = reward.num_parameters * DTYPE_BYTES.get(dtype, compute_bytes)
         items.append(MemoryItem("reward model", "always", size))
     engine_dtype = getattr(recipe.engine, "dtype", None) or settings.compute_dtype
@@ -256,16 +257,16 @@ def estimate_memory(
         size = policy.num_parameters * engine_bytes
         items.append(MemoryItem("engine's copy of the policy", "always", size))
     num_rows = sampling.prompts_per_step * sampling.samples_per_prompt
-    num_cached = min(num_sequences or num_rows, num_rows) * (
-        recipe.prompts.max_prompt_tokens + sampling.max_tokens
-    )
-    cache = num_cached * policy.cache_elements_per_token * engine_bytes
-    items.append(MemoryItem("key/value cache, all at full length", "generate", cache))
+    length = recipe.prompts.max_prompt_tokens + sampling.max_tokens
+    num_cached = min(num_sequences or num_rows, num_rows)
+    cache = num_cached * length * policy.cache_elements_per_token * engine_bytes
+    items.append(MemoryItem(f"key/value cache, {num_cached} full rows", "generate", cache))
     # Policy and critic are updated one after the other; the larger one counts.
     models = [policy, *([critic] if critic is not None else [])]
-    activations = max(_activation_bytes(model, recipe) for model in models)
+    num_tokens = min(recipe.training.micro_batch_tokens, num_rows * length)
+    activations = num_tokens * max(_activation_bytes(model, settings) for model in models)
     items.append(MemoryItem("activations", "update", activations))
-    positions = min(recipe.training.micro_batch_tokens * policy.vocab_size, LOGIT_CHUNK_ELEMENTS)
+    positions = min(num_tokens * policy.vocab_size, LOGIT_CHUNK_ELEMENTS)
     # Logits, their log-softmax and the gradient of the logits, in float32.
     items.append(MemoryItem("logits of a chunk", "update", 3 * 4 * positions))
     return tuple(items)
@@ -299,8 +300,8 @@ def _trained_items(
     return items
 
 
-def _activation_bytes(shape: ModelShape, recipe: Recipe) -> int:
-    """What a micro-batch keeps for its backward pass.
+def _activation_bytes(shape: ModelShape, settings: ModelSettings) -> int:
+    """What a token keeps for its backward pass.
 
     A layer keeps its input, both norms' outputs, the residual between, the attention's output
     before and after its projection (6 hidden sizes in all), queries, keys and values before and
@@ -311,9 +312,8 @@ def _activation_bytes(shape: ModelShape, recipe: Recipe) -> int:
     heads = shape.num_heads + 2 * shape.num_kv_heads
     inner = shape.intermediate_size * shape.experts_per_token
     layer = 6 * shape.hidden_size + 2 * heads * shape.head_dim + 4 * inner
-    if recipe.policy.gradient_checkpointing:
+    if settings.gradient_checkpointing:
         elements = shape.num_layers * shape.hidden_size + layer
     else:
         elements = shape.num_layers * layer
-    num_bytes = DTYPE_BYTES[recipe.policy.compute_dtype]
-    return recipe.training.micro_batch_tokens * elements * num_bytes
+    return elements * DTYPE_BYTES[settings.compute_dtype]

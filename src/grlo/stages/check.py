@@ -1,0 +1,481 @@
+"""`grlo check`: shows what a recipe will do, and finds what would fail hours later."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from grlo.errors import GrloError, ModelError, RecipeError
+from grlo.estimates import (
+    TRAINING_FACTOR,
+    MemoryItem,
+    ModelShape,
+    estimate_memory,
+    forward_flops,
+    peak_bytes,
+    read_shape,
+)
+from grlo.prompts.sources import (
+    count_duplicates,
+    prompt_lengths,
+    read_prompts,
+    split_overlong,
+)
+from grlo.recipe import format_recipe, load_recipe
+from grlo.rollout import ChatRenderer, check_compatible
+from grlo.settings import Recipe
+from grlo.types import Message, Prompt
+
+MAX_TOKENS_SHOWN = 120
+SAMPLE_ANSWER = "This is an answer."
+TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
+
+
+@dataclass
+class _Findings:
+    """What is wrong, and what could not be looked at."""
+
+    is_offline: bool
+    """Whether files that are not here are no fault: they are reported as not checked."""
+    problems: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Goes on after a user's error, which becomes a problem."""
+        try:
+            yield
+        except GrloError as error:
+            self.problems.append(str(error))
+
+    def absent(self, what: str) -> None:
+        """Something is not on this machine."""
+        (self.unchecked if self.is_offline else self.problems).append(what)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A checkpoint without its weights."""
+
+    name: str
+    folder: Path
+    shape: ModelShape
+
+
+def check(
+    recipes: Sequence[Path],
+    *,
+    overrides: Sequence[str] = (),
+    run_dir: Path | None = None,
+    weights: bool = True,
+) -> None:
+    """Prints what a recipe will do.
+
+    Args:
+        recipes: TOML files, merged left to right.
+        overrides: `section.key=value`, applied last.
+        run_dir: Where the run is to be written; its disk is looked at.
+        weights: Whether models and prompt files have to be on this machine (or the hub in reach).
+            If not, what is missing is reported as not checked.
+
+    Raises:
+        RecipeError: Everything that would make the run fail, as one list.
+    """
+    recipe = load_recipe(recipes, overrides=overrides)
+    findings = _Findings(is_offline=not weights)
+    _heading("Recipe")
+    print(format_recipe(recipe))
+    policy = _find_model("policy", recipe.policy.model, recipe.policy.revision, findings)
+    renderer = None
+    if policy is not None:
+        renderer = _check_renderer(policy, recipe.policy.template, findings)
+        _check_context(policy.shape, recipe, findings)
+    prompts = _check_prompts(recipe, renderer, findings)
+    if renderer is not None:
+        example = prompts[0].messages if prompts else (Message("user", "Hello!"),)
+        with findings.collect():
+            _show_prompt(renderer, example)
+    reward = _check_reward(recipe, prompts, findings)
+    critic = _check_critic(recipe, policy, renderer, findings)
+    _check_software(recipe, findings)
+    _show_schedule(recipe, prompts)
+    if policy is not None:
+        shapes = [model.shape if model else None for model in (policy, critic, reward)]
+        _show_costs(recipe, policy.shape, critic=shapes[1], reward=shapes[2])
+        if run_dir is not None:
+            _check_disk(run_dir, recipe, policy.shape, shapes[1], findings)
+    elif run_dir is not None:
+        findings.unchecked.append(f"disk space of {run_dir}: the policy's size is not known")
+    _conclude(findings)
+
+
+def _conclude(findings: _Findings) -> None:
+    _heading("Result")
+    for what in findings.unchecked:
+        print(f"not checked: {what}")
+    if findings.problems:
+        count = len(findings.problems)
+        raise RecipeError(
+            "\n".join(
+                [
+                    f"{count} problem{'s' * (count > 1)} would make this run fail:",
+                    *(f"- {problem}" for problem in findings.problems),
+                ]
+            )
+        )
+    print("No problem found" + (" in what could be checked." if findings.unchecked else "."))
+
+
+# Models -------------------------------------------------------------------------------------------
+
+
+def _find_model(role: str, model: str, revision: str | None, findings: _Findings) -> _Model | None:
+    """The configuration of a checkpoint, if it is here or can be fetched."""
+    with findings.collect():
+        folder = find_folder(model, revision=revision, download=not findings.is_offline)
+        if folder is None:
+            findings.absent(f"{role}: the model {model!r} is not on this machine")
+            return None
+        if not (folder / "config.json").is_file() and findings.is_offline:
+            findings.absent(f"{role}: {folder / 'config.json'} is not there")
+            return None
+        if Path(model).is_dir() and not findings.is_offline:
+            _check_weight_files(role, folder, findings)
+        return _Model(name=model, folder=folder, shape=read_shape(folder))
+    return None
+
+
+def find_folder(model: str, *, revision: str | None, download: bool) -> Path | None:
+    """The folder that holds a model's configuration and tokenizer; its weights are not fetched.
+
+    Args:
+        model: Folder or hub id.
+        revision: Commit or tag on the hub.
+        download: Whether the hub may be asked for what is not in its cache.
+
+    Returns:
+        None if there is no such folder, or the hub's cache does not hold the model.
+
+    Raises:
+        ModelError: The name is neither a folder nor a hub id, or the hub does not give it.
+    """
+    from huggingface_hub import snapshot_download, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if Path(model).is_dir():
+        return Path(model)
+    if Path(model).is_absolute():
+        return None
+    try:
+        if download:
+            patterns = ["*.json", "*.jinja", "*.txt", "*.model"]
+            return Path(snapshot_download(model, revision=revision, allow_patterns=patterns))
+        cached = try_to_load_from_cache(model, "config.json", revision=revision)
+    except HFValidationError as error:
+        raise ModelError(f"{model!r} is neither a folder nor a hub id: {error}") from error
+    except Exception as error:  # The hub client has no common base for its errors.
+        raise ModelError(
+            f"{model!r} is no folder here, and the hub does not give it: {error}. Check the name, "
+            "the network, and `hf auth login` for gated models."
+        ) from error
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _check_weight_files(role: str, folder: Path, findings: _Findings) -> None:
+    index = folder / "model.safetensors.index.json"
+    names = {"model.safetensors"}
+    if index.is_file():
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError) as error:
+            findings.problems.append(f"{role}: {index} cannot be read: {error}")
+            return
+    missing = sorted(name for name in names if not (folder / name).is_file())
+    if missing:
+        findings.problems.append(
+            f"{role}: {folder} lacks the weights {', '.join(missing)}. Expected safetensors files."
+        )
+
+
+def _check_renderer(
+    model: _Model, template: str | None, findings: _Findings
+) -> ChatRenderer | None:
+    """The renderer of a model, if its tokenizer fits."""
+    with findings.collect():
+        renderer = ChatRenderer.from_pretrained(str(model.folder), template=template)
+        check_compatible(renderer.max_token_id, vocab_size=model.shape.vocab_size)
+        return renderer
+    return None
+
+
+def _check_context(shape: ModelShape, recipe: Recipe, findings: _Findings) -> None:
+    longest = recipe.prompts.max_prompt_tokens + recipe.sampling.max_tokens
+    if 0 < shape.max_positions < longest:
+        findings.problems.append(
+            f"prompts.max_prompt_tokens + sampling.max_tokens = {longest}, but "
+            f"{recipe.policy.model} was made for {shape.max_positions}. Lower one of them."
+        )
+
+
+def _check_reward(recipe: Recipe, prompts: Sequence[Prompt], findings: _Findings) -> _Model | None:
+    """Whether the reward can score these prompts, and what its model would read."""
+    handled = getattr(recipe.reward, "styles", ("model",))
+    for style, count in sorted(Counter(prompt.style for prompt in prompts).items()):
+        if style not in handled:
+            first = next(prompt.source for prompt in prompts if prompt.style == style)
+            findings.problems.append(
+                f"{count} prompts (first: {first}) have the style {style!r}, which the reward does "
+                f"not score; it scores {', '.join(handled)}. Choose another reward, or remove them."
+            )
+    name = getattr(recipe.reward, "model", None)
+    if not isinstance(name, str):
+        return None
+    model = _find_model("reward", name, getattr(recipe.reward, "revision", None), findings)
+    if model is None:
+        return None
+    if model.shape.num_labels != 1:
+        found = f"{model.shape.num_labels} labels" if model.shape.num_labels else "no scalar head"
+        findings.problems.append(
+            f"reward: {name} has {found}; expected a sequence-classification model with one label."
+        )
+    renderer = _check_renderer(model, getattr(recipe.reward, "template", None), findings)
+    if renderer is not None:
+        with findings.collect():
+            messages = prompts[0].messages if prompts else (Message("user", "Hello!"),)
+            turns = (*messages, Message("assistant", SAMPLE_ANSWER))
+            _heading("What the reward model reads")
+            _show_tokens(renderer, renderer.encode_conversation(turns))
+    return model
+
+
+def _check_critic(
+    recipe: Recipe, policy: _Model | None, renderer: ChatRenderer | None, findings: _Findings
+) -> _Model | None:
+    """The critic reads the policy's tokens, so its vocabulary has to be the policy's."""
+    if not getattr(recipe.algorithm, "needs_critic", False):
+        return None
+    name = recipe.critic.model
+    if name is None:
+        return policy
+    model = _find_model("critic", name, None, findings)
+    if model is None:
+        return None
+    if model.shape.num_labels > 1:
+        findings.problems.append(
+            f"critic: {name} has {model.shape.num_labels} labels; a value function has one."
+        )
+    if renderer is not None:
+        with findings.collect():
+            _check_same_tokens(model, renderer)
+    return model
+
+
+def _check_same_tokens(model: _Model, renderer: ChatRenderer) -> None:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(model.folder))
+    except (OSError, ValueError):
+        check_compatible(renderer.max_token_id, vocab_size=model.shape.vocab_size)
+        return
+    if tokenizer.get_vocab() != renderer.tokenizer.get_vocab():
+        raise ModelError(
+            f"critic: {model.name} has another vocabulary than the policy, but reads the policy's "
+            "tokens. Use a critic of the policy's family, or leave critic.model out to start from "
+            "the policy."
+        )
+
+
+# Prompts ------------------------------------------------------------------------------------------
+
+
+def _check_prompts(
+    recipe: Recipe, renderer: ChatRenderer | None, findings: _Findings
+) -> list[Prompt]:
+    """All prompts that can be read, over-long ones left out."""
+    settings = recipe.prompts
+    prompts: list[Prompt] = []
+    _heading("Prompts")
+    for source in settings.sources:
+        if findings.is_offline and (source.startswith("hub:") or not Path(source).exists()):
+            findings.absent(f"prompts: {source} is not on this machine")
+            continue
+        with findings.collect():
+            prompts += read_prompts(source, default_style=settings.default_style)
+    if not prompts:
+        print("none could be read")
+        return []
+    print(f"{len(prompts)} prompts, {count_duplicates(prompts)} of them repeated")
+    for name in ("style", "domain"):
+        counts = Counter(getattr(prompt, name) for prompt in prompts)
+        print(f"{name}: {', '.join(f'{key} {count}' for key, count in counts.most_common(20))}")
+    if renderer is None:
+        findings.unchecked.append("lengths of the prompts: there is no renderer")
+        return prompts
+    with findings.collect():
+        lengths = prompt_lengths(prompts, renderer)
+        ordered = sorted(lengths)
+        quantiles = [ordered[int(share * (len(ordered) - 1))] for share in (0, 0.5, 0.9, 0.99, 1)]
+        print("tokens: min {}, median {}, 90 % {}, 99 % {}, max {}".format(*quantiles))
+        kept, dropped = split_overlong(
+            prompts,
+            lengths,
+            max_prompt_tokens=settings.max_prompt_tokens,
+            overlong=settings.overlong,
+        )
+        print(f"above {settings.max_prompt_tokens} tokens: {len(dropped)} left out")
+        return kept
+    return prompts
+
+
+def _show_prompt(renderer: ChatRenderer, messages: Sequence[Message]) -> None:
+    _heading("First prompt as the policy reads it")
+    _show_tokens(renderer, renderer.encode(messages))
+    stops = renderer.stop_ids
+    print("stops at: " + ", ".join(f"{_token_text(renderer, token)} ({token})" for token in stops))
+
+
+def _show_tokens(renderer: ChatRenderer, tokens: Sequence[int]) -> None:
+    """Text and ids, one `piece/id` per token; `*` marks stop tokens."""
+    half = MAX_TOKENS_SHOWN // 2
+    parts = [
+        f"{_token_text(renderer, token)}/{token}{'*' * (token in renderer.stop_ids)}"
+        for token in tokens
+    ]
+    if len(parts) > MAX_TOKENS_SHOWN:
+        cut = [f"... {len(parts) - 2 * half} more ..."]
+        parts = parts[:half] + cut + parts[-half:]
+    text = renderer.tokenizer.decode(list(tokens), skip_special_tokens=False)
+    print(f"{text}\n{len(tokens)} tokens (* ends an answer): {' '.join(parts)}")
+
+
+def _token_text(renderer: ChatRenderer, token: int) -> str:
+    text = renderer.tokenizer.decode([token], skip_special_tokens=False)
+    assert isinstance(text, str)
+    # Visible white space, and no quotes around it.
+    return json.dumps(text, ensure_ascii=False)[1:-1].replace(" ", "␣")
+
+
+# The run ------------------------------------------------------------------------------------------
+
+
+def _show_schedule(recipe: Recipe, prompts: Sequence[Prompt]) -> None:
+    _heading("Run")
+    sampling, training = recipe.sampling, recipe.training
+    updates = training.steps * training.num_epochs * training.num_minibatches
+    responses = training.steps * sampling.prompts_per_step * sampling.samples_per_prompt
+    print(f"{training.steps} steps, {updates} updates, {responses} responses")
+    if prompts:
+        epochs = training.steps * sampling.prompts_per_step / len(prompts)
+        print(f"each prompt is seen {epochs:.3g} times")
+    print(f"at most {responses * sampling.max_tokens:.3g} tokens are generated")
+
+
+def _show_costs(
+    recipe: Recipe, policy: ModelShape, *, critic: ModelShape | None, reward: ModelShape | None
+) -> None:
+    """Floating-point operations at full length, and memory per component."""
+    sampling = recipe.sampling
+    responses = sampling.prompts_per_step * sampling.samples_per_prompt * recipe.training.steps
+    length = recipe.prompts.max_prompt_tokens + sampling.max_tokens
+    forward = forward_flops(policy, num_tokens=length)
+    flops = forward * (1 + TRAINING_FACTOR * recipe.training.num_epochs)
+    if critic is not None:
+        forward = forward_flops(critic, num_tokens=length)
+        flops += forward * (1 + TRAINING_FACTOR * recipe.training.num_epochs)
+    if reward is not None:
+        flops += forward_flops(reward, num_tokens=length)
+    print(f"at most {responses * flops:.2g} floating-point operations")
+    _heading("Memory (estimates)")
+    num_rows = getattr(recipe.engine, "max_rows", 0)
+    items = estimate_memory(
+        recipe, policy=policy, critic=critic, reward=reward, num_sequences=num_rows or 1
+    )
+    width = max(len(item.component) for item in items)
+    for item in items:
+        print(f"{item.component:{width}}  {_size(item.num_bytes):>9}  {item.phase}")
+    print(f"{'peak':{width}}  {_size(peak_bytes(items)):>9}")
+    if not num_rows:
+        print("The engine decodes as many rows at a time as fit into the memory that is free.")
+
+
+def _check_software(recipe: Recipe, findings: _Findings) -> None:
+    """Optional packages and devices that the recipe asks for."""
+    for name in recipe.trackers.names:
+        if name not in TRACKERS:
+            known = ", ".join(TRACKERS)
+            findings.problems.append(f"trackers.names: unknown {name!r}; expected any of {known}.")
+        elif importlib.util.find_spec(TRACKERS[name]) is None:
+            findings.problems.append(
+                f"trackers.names: {name} is not installed. Install it with: "
+                f"pip install 'grlo[{name}]'"
+            )
+    needs_lora = recipe.policy.lora is not None or recipe.critic.lora is not None
+    if needs_lora and importlib.util.find_spec("peft") is None:
+        findings.problems.append(
+            "policy.lora: peft is not installed. Install it with: pip install 'grlo[lora]'"
+        )
+    _check_device(recipe.training.device, findings)
+
+
+def _check_device(device: str, findings: _Findings) -> None:
+    import torch
+
+    kind = device.partition(":")[0]
+    if kind not in ("auto", "cpu", "cuda"):
+        findings.problems.append(
+            f"training.device: found {device!r}, expected auto, cpu, cuda or cuda:N."
+        )
+    elif kind == "cuda" and not torch.cuda.is_available():
+        findings.absent(f"training.device: {device!r} is not on this machine")
+
+
+def _check_disk(
+    run_dir: Path,
+    recipe: Recipe,
+    policy: ModelShape,
+    critic: ModelShape | None,
+    findings: _Findings,
+) -> None:
+    existing = run_dir
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        findings.problems.append(f"--run {run_dir}: {existing} is not a folder that can be written")
+        return
+    items = estimate_memory(recipe, policy=policy, critic=critic)
+    checkpoint = sum(_stored_bytes(item) for item in items)
+    count = recipe.checkpoint.keep_last + recipe.checkpoint.keep_best + 1
+    needed, free = count * checkpoint, shutil.disk_usage(existing).free
+    print(f"disk: {count} checkpoints of {_size(checkpoint)}, {_size(free)} free")
+    if needed > free:
+        findings.problems.append(
+            f"--run {run_dir}: {count} checkpoints (checkpoint.keep_last, the best, and the one "
+            f"being written) take {_size(needed)}, but {_size(free)} are free. Keep fewer, or use "
+            "another disk."
+        )
+
+
+def _stored_bytes(item: MemoryItem) -> int:
+    """Weights of policy and critic and the optimizers' state are what a checkpoint holds."""
+    is_stored = item.component.endswith((" weights", " optimizer (two moments)"))
+    return item.num_bytes if is_stored else 0
+
+
+def _heading(text: str) -> None:
+    print(f"\n== {text} ==")
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.0f} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.1f} GiB"

@@ -1,0 +1,232 @@
+"""`grlo check`: what it prints, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grlo.errors import RecipeError
+from grlo.recipe import format_recipe, load_recipe
+from grlo.stages import check as check_stage
+from grlo.stages.check import check
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+RECIPE = """
+[policy]
+model = "policy"
+compute_dtype = "float32"
+
+[prompts]
+sources = ["prompts.jsonl"]
+max_prompt_tokens = 100
+
+[sampling]
+prompts_per_step = 2
+samples_per_prompt = 3
+max_tokens = 50
+
+[reward]
+name = "reward_model"
+model = "reward"
+
+[algorithm]
+name = "ppo"
+
+[training]
+steps = 5
+num_minibatches = 2
+device = "cpu"
+"""
+ROW = {"prompt": "Tell me a story.", "ability": "creative"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_model: Any) -> Path:
+    """A recipe with models and prompts that pass."""
+    make_model("policy")
+    make_model("reward", num_labels=1)
+    write_prompts(tmp_path, [ROW] * 3 + [{**ROW, "prompt": "Hi"}])
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    return tmp_path
+
+
+def write_prompts(folder: Path, rows: list[Any]) -> None:
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def problems_of(folder: Path, *overrides: str, **options: Any) -> list[str]:
+    """The problems that a check finds."""
+    try:
+        check([folder / "recipe.toml"], overrides=overrides, **options)
+    except RecipeError as error:
+        return str(error).split("\n- ")[1:]
+    return []
+
+
+def test_a_sound_recipe_passes_and_shows_what_it_will_do(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check([folder / "recipe.toml"], run_dir=folder / "run")
+    output = capsys.readouterr().out
+    assert format_recipe(load_recipe([folder / "recipe.toml"])) in output
+    for line in (
+        "4 prompts, 2 of them repeated",
+        "style: model 4",
+        "domain: creative 4",
+        "above 100 tokens: 0 left out",
+        "stops at: <|endoftext|> (256), <|im_end|> (258)",
+        "5 steps, 10 updates, 30 responses",
+        "each prompt is seen 2.5 times",
+        "at most 1.5e+03 tokens are generated",
+        "disk: 4 checkpoints of",
+        "No problem found.",
+    ):
+        assert line in output
+    assert "not checked" not in output
+
+
+def test_tokens_are_shown_as_the_models_read_them(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check([folder / "recipe.toml"])
+    output = capsys.readouterr().out
+    policy, _, rest = output.partition("== First prompt as the policy reads it ==")[2].partition(
+        "== What the reward model reads =="
+    )
+    assert "<|im_start|>user\nTell me a story.<|im_end|>\n<|im_start|>assistant\n" in policy
+    assert "<|im_start|>/257 u/" in policy
+    assert "<|im_end|>/258*" in policy
+    assert "<|im_start|>assistant\nThis is an answer.<|im_end|>" in rest
+
+
+def test_everything_is_reported_at_once(folder: Path, make_model: Any) -> None:
+    make_model("reward", num_labels=2)
+    critic = make_model("critic", num_labels=3)
+    write_prompts(folder, [ROW, {"prompt": 3}])
+    problems = problems_of(
+        folder,
+        f"critic.model={critic}",
+        "sampling.max_tokens=1000",
+        "trackers.names=['wandbb', 'wandb']",
+        "training.device=tpu",
+    )
+    expected = [
+        "prompts.max_prompt_tokens + sampling.max_tokens = 1100",
+        "1 of 2 rows are malformed",
+        "2 labels; expected a sequence-classification model with one label",
+        "3 labels; a value function has one",
+        "trackers.names: unknown 'wandbb'",
+        "training.device: found 'tpu'",
+    ]
+    for text in expected:
+        assert sum(text in problem for problem in problems) == 1, text
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({"template": None}, "no chat template"),
+        ({"eos": None}, "no end-of-text (EOS) token"),
+        ({"vocab_size": 250}, "the tokenizer makes ids up to 258"),
+    ],
+)
+def test_a_policy_that_cannot_be_rendered_for_is_refused(
+    folder: Path, make_model: Any, model: dict[str, Any], expected: str
+) -> None:
+    shutil.rmtree(folder / "policy")
+    make_model("policy", **model)
+    (problem,) = problems_of(folder)
+    assert expected in problem
+
+
+def test_a_reward_without_a_scalar_head_is_refused(folder: Path) -> None:
+    (problem,) = problems_of(folder, f"reward.model={folder}/policy")
+    assert "no scalar head" in problem
+
+
+def test_missing_files_are_problems_with_weights_and_not_checked_without(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("policy", "reward"):
+        shutil.rmtree(folder / name)
+    (folder / "prompts.jsonl").unlink()
+    overrides = [f"policy.model={folder}/policy", f"reward.model={folder}/reward"]
+    assert len(problems_of(folder, *overrides)) == 3
+    capsys.readouterr()
+    assert problems_of(folder, *overrides, weights=False) == []
+    output = capsys.readouterr().out
+    assert output.count("not checked: ") == 3
+    assert "No problem found in what could be checked." in output
+
+
+def test_missing_weights_are_found_without_loading_any(folder: Path) -> None:
+    (folder / "policy" / "model.safetensors").unlink()
+    (problem,) = problems_of(folder)
+    assert "lacks the weights model.safetensors" in problem
+    assert problems_of(folder, weights=False) == []
+
+
+def test_faults_of_files_that_are_here_count_without_weights_too(folder: Path) -> None:
+    write_prompts(folder, [{"prompt": ""}])
+    (problem,) = problems_of(folder, weights=False)
+    assert "rows are malformed" in problem
+
+
+def test_prompts_that_are_all_too_long_are_refused(folder: Path) -> None:
+    (problem,) = problems_of(folder, "prompts.max_prompt_tokens=5")
+    assert "4 of 4 prompts are longer" in problem
+
+
+def test_a_style_that_no_reward_scores_is_refused(folder: Path) -> None:
+    rule = {**ROW, "reward_model": {"style": "rule", "ground_truth": "7"}}
+    write_prompts(folder, [ROW, rule, rule])
+    (problem,) = problems_of(folder)
+    assert problem.startswith("2 prompts (first:")
+    assert "prompts.jsonl:2) have the style 'rule'" in problem
+
+
+def test_a_critic_of_another_vocabulary_is_refused(folder: Path, make_model: Any) -> None:
+    critic = make_model("critic", num_labels=1)
+    assert problems_of(folder, f"critic.model={critic}") == []
+    tokenizer = json.loads((critic / "tokenizer.json").read_text())
+    vocab = tokenizer["model"]["vocab"]
+    vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+    (critic / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (problem,) = problems_of(folder, f"critic.model={critic}")
+    assert "another vocabulary than the policy" in problem
+
+
+def test_a_full_disk_and_an_unwritable_run_directory_are_found(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "file").write_text("")
+    (problem,) = problems_of(folder, run_dir=folder / "file" / "run")
+    assert "is not a folder that can be written" in problem
+    usage = shutil.disk_usage(folder)._replace(free=1000)
+    monkeypatch.setattr(check_stage.shutil, "disk_usage", lambda path: usage)
+    (problem,) = problems_of(folder, run_dir=folder / "run")
+    assert "4 checkpoints (checkpoint.keep_last, the best, and the one being written)" in problem
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_its_extra(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_stage.importlib.util, "find_spec", lambda name: None)
+    (problem,) = problems_of(folder, "trackers.names=['wandb']")
+    assert "pip install 'grlo[wandb]'" in problem
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
+def test_every_recipe_of_the_package_passes_without_weights(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check([path], weights=False)
+    assert "No problem found" in capsys.readouterr().out
+
+
+def test_there_are_recipes() -> None:
+    assert len(RECIPES) >= 6

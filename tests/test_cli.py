@@ -1,0 +1,199 @@
+"""The command line: quick help, clear errors, exit codes, and what reaches the stages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from grlo import cli
+from grlo.errors import DataError
+
+
+class Stage:
+    """Stands for a stage module; records how its function is called."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: str, function: str) -> None:
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self.error: BaseException | None = None
+        stage = ModuleType(module)
+        setattr(stage, function, self)
+        monkeypatch.setitem(sys.modules, module, stage)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        self.calls.append((args, kwargs))
+        if self.error is not None:
+            raise self.error
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["grlo", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def test_help_starts_at_once_and_without_the_heavy_packages() -> None:
+    script = (
+        "import sys; sys.argv = ['grlo', '--help']\n"
+        "from grlo.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'pydantic', 'numpy', 'datasets'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    start = time.perf_counter()
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    assert result.returncode == 0, result.stderr
+    for command in ("check", "train", "quickstart", "chat", "rollouts", "cost"):
+        assert command in result.stdout
+    assert seconds < 2, "half of it is the interpreter on a busy machine"
+
+
+def test_a_users_error_is_one_message_and_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = Stage(monkeypatch, "grlo.stages.cost", "cost")
+    stage.error = DataError("ledger.jsonl:3: is not JSON")
+    assert run_main(monkeypatch, "cost", "runs/x") == 1
+    captured = capsys.readouterr()
+    assert captured.err == "error: ledger.jsonl:3: is not JSON\n"
+    assert captured.out == ""
+
+
+def test_our_own_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, "grlo.stages.cost", "cost")
+    stage.error = ZeroDivisionError()
+    monkeypatch.setattr(sys, "argv", ["grlo", "cost", "runs/x"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, "grlo.stages.cost", "cost")
+    stage.error = KeyboardInterrupt()
+    assert run_main(monkeypatch, "cost", "runs/x") == 130
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("trian",),
+        ("train", "recipe.toml"),
+        ("train", "--run", "runs/x"),
+        ("rollouts", "runs/x", "--sort", "colour"),
+        ("rollouts", "runs/x", "--limit", "0"),
+        ("chat", "model", "--temperature", "-1"),
+    ],
+)
+def test_misuse_exits_with_2(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]) -> None:
+    assert run_main(monkeypatch, *arguments) == 2
+
+
+def test_a_recipe_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "train", "absent.toml", "--run", "runs/x") == 1
+    assert "absent.toml: cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "arguments", "args", "kwargs"),
+    [
+        (
+            "check",
+            "check",
+            "check a.toml b.toml --set x.y=1 --set z=2 --no-weights --run r",
+            ([Path("a.toml"), Path("b.toml")],),
+            {"overrides": ["x.y=1", "z=2"], "run_dir": Path("r"), "weights": False},
+        ),
+        (
+            "check",
+            "check",
+            "check a.toml",
+            ([Path("a.toml")],),
+            {"overrides": (), "run_dir": None, "weights": True},
+        ),
+        (
+            "quickstart",
+            "quickstart",
+            "quickstart --seed 3",
+            (),
+            {"run_dir": Path("runs/quickstart"), "seed": 3},
+        ),
+        (
+            "chat",
+            "chat",
+            "chat m --temperature 0 --max-tokens 5 --template plain",
+            ("m",),
+            {"temperature": 0.0, "max_tokens": 5, "template": "plain"},
+        ),
+        (
+            "rollouts",
+            "show",
+            "rollouts r --step 4 --sort length --limit 2",
+            (Path("r"),),
+            {"step": 4, "sort": "length", "limit": 2},
+        ),
+        ("cost", "cost", "cost r", (Path("r"),), {}),
+    ],
+)
+def test_arguments_reach_the_stage(
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    function: str,
+    arguments: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    stage = Stage(monkeypatch, f"grlo.stages.{module}", function)
+    result = CliRunner().invoke(cli.app, arguments.split())
+    assert result.exit_code == 0, result.output
+    assert stage.calls == [(args, kwargs)]
+
+
+def test_reward_model_commands_pass_their_settings_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from grlo.rewards.reward_model import RewardModelSettings
+    from grlo.training.preferences import RewardModelTraining
+
+    scorer = RewardModelSettings(model="m", template="plain")
+    fitted = RewardModelTraining(model="m", steps=7, learning_rate=1e-3, seed=2, device="cpu")
+    for arguments, function, args, kwargs in [
+        ("score m a.jsonl --out o", "score", (scorer, Path("a.jsonl")), {"out": Path("o")}),
+        ("accuracy m a b", "accuracy", (scorer, [Path("a"), Path("b")]), {}),
+    ]:
+        stage = Stage(monkeypatch, "grlo.stages.reward_model", function)
+        command = ["reward-model", *arguments.split(), "--template", "plain", "--device", "cpu"]
+        result = CliRunner().invoke(cli.app, command)
+        assert result.exit_code == 0, result.output
+        assert stage.calls == [(args, {**kwargs, "device": "cpu"})]
+    stage = Stage(monkeypatch, "grlo.stages.reward_model", "train")
+    command = "reward-model train m a --out o --steps 7 --learning-rate 1e-3 --seed 2 --device cpu"
+    result = CliRunner().invoke(cli.app, command.split())
+    assert result.exit_code == 0, result.output
+    assert stage.calls == [((fitted, [Path("a")]), {"out": Path("o")})]
+
+
+def test_train_loads_the_recipe_with_its_overrides(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import grlo.recipe
+
+    stage = Stage(monkeypatch, "grlo.stages.train", "train")
+    loaded: list[Any] = []
+    monkeypatch.setattr(
+        grlo.recipe, "load_recipe", lambda paths, *, overrides: loaded.append((paths, overrides))
+    )
+    arguments = ["train", "a.toml", "b.toml", "--run", str(tmp_path), "--set", "seed=1"]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    assert loaded == [([Path("a.toml"), Path("b.toml")], ["seed=1"])]
+    assert stage.calls == [((None,), {"run_dir": tmp_path})]
