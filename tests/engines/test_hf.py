@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 from transformers import (
     GenerationConfig,
@@ -391,3 +392,8 @@ def test_no_prompts_have_no_completions() -> None:
 
 def test_the_registry_knows_the_engine() -> None:
     assert resolve("hf", kind="engine", registry=ENGINES) is HFEngineSettings
+
+
+def test_a_recipe_can_set_it_up() -> None:
+    read = TypeAdapter(HFEngineSettings).validate_python({"name": "hf", "dtype": "bfloat16"})
+    assert read == HFEngineSettings(dtype="bfloat16")

@@ -28,12 +28,11 @@ from grlo.engines.sampling import draw, stream_keys, uniforms
 from grlo.errors import EngineError
 from grlo.inference import evaluating
 from grlo.interfaces import BuildContext, Progress, silent
+from grlo.settings import Dtype, require
 from grlo.types import Completion, SamplingParams
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from grlo.settings import Dtype
 
 _DECODE_ATTENTION = "grlo_decode"
 
@@ -49,6 +48,10 @@ class HFEngineSettings:
     """Prompt tokens (padding included) in one forward pass."""
     dtype: Dtype | None = None
     """Type that the engine computes in; None is the learner's. Another type means a copy."""
+
+    def __post_init__(self) -> None:
+        require(self.max_rows >= 0, "max_rows must not be negative")
+        require(self.prefill_tokens > 0, "prefill_tokens must be positive")
 
     def build(
         self, model: PreTrainedModel, *, context: BuildContext, live: bool = True

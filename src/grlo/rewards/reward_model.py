@@ -1,0 +1,220 @@
+"""Scores of answers by a reward model: a decoder with one label, such as Skywork-Reward-V2."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from grlo.errors import RewardError
+from grlo.interfaces import BuildContext, Progress, silent
+from grlo.rollout import ChatRenderer
+from grlo.sequence_scores import (
+    check_renderer,
+    conversation_tokens,
+    load_sequence_scorer,
+    score_sequences,
+)
+from grlo.settings import Dtype, require
+from grlo.types import Message, Rollout, Score
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Rows of a batch worth a forward pass on a GPU, and rows whose activations stay in a CPU's cache.
+_TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 32768}
+
+
+@dataclass(frozen=True)
+class RewardModelSettings:
+    """A sequence-classification checkpoint with one label."""
+
+    model: str
+    """Folder or hub id."""
+    name: str = "reward_model"
+    revision: str | None = None
+    """Commit or tag on the hub."""
+    template: str | None = None
+    """Named chat template of ours; None takes that of the reward model's own tokenizer."""
+    dtype: Dtype | None = None
+    """Type of weights and activations; None is bfloat16 on a GPU and float32 on a CPU."""
+    max_tokens: int = 8192
+    """Longer conversations lose their oldest tokens; the end of the answer stays."""
+    tokens_per_batch: int = 0
+    """Tokens (padding included) in one forward pass; 0 chooses by device."""
+    strip_thoughts: bool = False
+    """Score only what follows the last `</think>`; an answer whose thought never ends is empty."""
+    standardize: bool = False
+    """Subtract the running mean of the scores and divide by their running standard deviation."""
+
+    def __post_init__(self) -> None:
+        require(self.max_tokens > 1, "max_tokens must be at least 2")
+        require(self.tokens_per_batch >= 0, "tokens_per_batch must not be negative")
+
+    def build(self, *, context: BuildContext) -> RewardModel:
+        """Loads tokenizer and weights.
+
+        Raises:
+            ModelError: The checkpoint is no decoder with one label, has weights in another format
+                than safetensors, lacks a chat template, or disagrees with its tokenizer.
+        """
+        renderer = ChatRenderer.from_pretrained(
+            self.model, revision=self.revision, template=self.template
+        )
+        device_type = torch.device(context.device).type
+        dtype = self.dtype or ("float32" if device_type == "cpu" else "bfloat16")
+        model = load_sequence_scorer(
+            self.model, revision=self.revision, dtype=getattr(torch, dtype)
+        )
+        check_renderer(renderer, model)
+        torch.nn.Module.to(model, context.device)
+        model.requires_grad_(False).eval()
+        budget = self.tokens_per_batch or _TOKENS_PER_BATCH.get(device_type, 4096)
+        return RewardModel(model, renderer, settings=self, tokens_per_batch=budget)
+
+
+class RewardModel:
+    """Scores rollouts by a reward model with its own tokenizer and template.
+
+    The decoded answer becomes the assistant's turn of the conversation, which is written and
+    tokenized afresh: no token of the policy reaches the reward model. The score is the head's
+    output at the last token.
+
+    Args:
+        model: From `load_sequence_scorer`.
+        renderer: Of the reward model's own checkpoint.
+        settings: See `RewardModelSettings`.
+        tokens_per_batch: Tokens in one forward pass, padding included.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        renderer: ChatRenderer,
+        *,
+        settings: RewardModelSettings,
+        tokens_per_batch: int,
+    ) -> None:
+        self._model, self._renderer, self._settings = model, renderer, settings
+        self._tokens_per_batch = tokens_per_batch
+        self._statistics = RunningStatistics()
+        self._metrics: dict[str, float] = {}
+
+    def score(self, rollouts: Sequence[Rollout], *, progress: Progress = silent) -> list[Score]:
+        """One score per rollout, in order.
+
+        `parts` holds the `raw` score. With `standardize`, the running statistics take in all scores
+        of the call before any is standardised. A score that is not finite is left out: the rollout
+        is unscored.
+        """
+        answers = [(rollout.prompt.messages, rollout.text) for rollout in rollouts]
+        raw_scores = self.score_answers(answers, progress=progress)
+        finite = [raw for raw in raw_scores if math.isfinite(raw)]
+        if self._settings.standardize:
+            self._statistics.update(finite)
+        if finite:
+            mean = math.fsum(finite) / len(finite)
+            self._metrics["reward/raw_mean"] = mean
+            variance = math.fsum((raw - mean) ** 2 for raw in finite) / len(finite)
+            self._metrics["reward/raw_std"] = math.sqrt(variance)
+        return [self._score(raw) for raw in raw_scores]
+
+    def score_answers(
+        self,
+        answers: Sequence[tuple[Sequence[Message], str]],
+        *,
+        progress: Progress = silent,
+    ) -> list[float]:
+        """Raw scores of conversations and their answers, in order; NaN where the model gives that.
+
+        Equal conversations with equal answers are scored once.
+        """
+        sequences: list[tuple[int, ...]] = []
+        num_truncated = 0
+        for messages, answer in answers:
+            if self._settings.strip_thoughts:
+                answer = without_thoughts(answer)
+            tokens, truncated = conversation_tokens(
+                self._renderer, messages, answer, max_tokens=self._settings.max_tokens
+            )
+            sequences.append(tokens)
+            num_truncated += truncated
+        scores = score_sequences(
+            self._model, sequences, tokens_per_batch=self._tokens_per_batch, progress=progress
+        )
+        num_answers = max(1, len(answers))
+        num_unscored = sum(not math.isfinite(score) for score in scores)
+        self._metrics = {
+            "reward/truncated": num_truncated / num_answers,
+            "reward/unscored": num_unscored / num_answers,
+            "reward/distinct": len(set(sequences)) / num_answers,
+        }
+        return scores
+
+    def _score(self, raw: float) -> Score:
+        if not math.isfinite(raw):
+            return Score(value=None, note=f"the reward model gave {raw}")
+        value = self._statistics.standardized(raw) if self._settings.standardize else raw
+        return Score(value=value, parts={"raw": raw})
+
+    def state_dict(self) -> dict[str, float]:
+        """Count, mean and sum of squared deviations; empty without `standardize`."""
+        return self._statistics.state_dict() if self._settings.standardize else {}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Takes over running statistics.
+
+        Raises:
+            RewardError: The state belongs to a reward with another `standardize`.
+        """
+        if self._settings.standardize != bool(state):
+            found = "running statistics" if state else "no running statistics"
+            raise RewardError(
+                f"the checkpoint has {found}, but reward.standardize is "
+                f"{str(self._settings.standardize).lower()}. Resume with the recipe it was made by."
+            )
+        if state:
+            self._statistics.load_state_dict(state)
+
+    def metrics(self) -> dict[str, float]:
+        """Of the latest call: shares of truncated, unscored and distinct conversations; mean and
+        standard deviation (population) of the raw scores."""
+        return dict(self._metrics)
+
+
+class RunningStatistics:
+    """Mean and population standard deviation of all values so far (Welford 1962)."""
+
+    def __init__(self) -> None:
+        self._count, self._mean, self._squares = 0, 0.0, 0.0
+
+    def update(self, values: Sequence[float]) -> None:
+        for value in values:
+            self._count += 1
+            deviation = value - self._mean
+            self._mean += deviation / self._count
+            self._squares += deviation * (value - self._mean)
+
+    def standardized(self, value: float) -> float:
+        """`(value - mean) / std`; 0 when all values so far are equal."""
+        std = math.sqrt(self._squares / max(1, self._count))
+        return (value - self._mean) / std if std > 0 else 0.0
+
+    def state_dict(self) -> dict[str, float]:
+        return {"count": self._count, "mean": self._mean, "squares": self._squares}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self._count = int(state["count"])
+        self._mean, self._squares = state["mean"], state["squares"]
+
+
+def without_thoughts(text: str) -> str:
+    """What follows the last `</think>`, without the blank lines between; all of a text that has no
+    thought, nothing of one whose thought never ends."""
+    _, closed, answer = text.rpartition("</think>")
+    if closed:
+        return answer.lstrip()
+    return "" if "<think>" in text else text
