@@ -1,0 +1,236 @@
+"""Corpus, preference pairs, training prompts and problems of the miniature world; all seeded.
+
+The corpus is what makes the base model a base model: it can do all tasks when a text calls for it
+(the "book" format), and under the chat template it mostly does something else, because there one
+latent mode governs a whole conversation and helpful conversations are rare. Training on chat
+prompts can then raise the other domains by bringing out the mode that all of them share.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from grlo.nano.tasks import ENTITIES, SHARES, VALUES, Domain, Split, Task, entities, make_task
+from grlo.prompts.sources import prompt_id
+from grlo.seeding import derive_rng
+from grlo.types import Message, PreferencePair, Prompt
+
+Key = TypeVar("Key", bound=str)
+
+END, TURN, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+
+MODES = {
+    "helpful": 0.12,
+    "endless": 0.13,
+    "ramble": 0.40,
+    "questions": 0.15,
+    "off_topic": 0.08,
+    "careless": 0.12,
+}
+"""How often a conversation of the corpus is in each mode."""
+FORMATS = {"book": 0.55, "chat": 0.30, "question_answer": 0.15}
+
+_RAMBLES = (
+    "Well, there is a lot one could say here.",
+    "People have talked about this for a long time.",
+    "It is hard to say where to begin.",
+    "Some think one thing and some think another.",
+    "That reminds me of something else.",
+    "Many things are like this, more or less.",
+    "In the end it depends on how you look at it.",
+    "I was just thinking about it the other day.",
+    "Maybe it matters and maybe it does not.",
+    "There are always two sides to such a thing.",
+)
+_CARELESS: dict[Domain, tuple[str, ...]] = {
+    "chat": ("It is fine.", "I do not care.", "It is a thing.", "No idea."),
+    "instruction_following": ("Okay.", "Sure.", "Words.", "Done."),
+    "math": ("It is a number.", "About {n}.", "I guess {n}.", "The answer is {n}."),
+    "code": ("Use a loop.", "return x", "It is code.", "def f(x):\n    return {n}"),
+}
+
+
+def corpus(seed: int) -> Iterator[str]:
+    """Documents without end; each ends with the end-of-text token."""
+    rng = derive_rng(seed, "corpus")
+    while True:
+        form = _pick(rng, FORMATS)
+        if form == "book":
+            yield "".join(book(_corpus_task(rng)) for _ in range(rng.randint(1, 3))) + END
+        else:
+            yield _conversation(rng, form)
+
+
+def book(task: Task) -> str:
+    """A task as the corpus prints it outside conversations, with its answer."""
+    return f"{book_question(task.question)}{task.answer}\n\n"
+
+
+def book_question(question: str) -> str:
+    """The beginning of `book`: what a model continues with the answer."""
+    return f"Exercise: {question}\nSolution: "
+
+
+def training_prompts(seed: int, count: int) -> list[Prompt]:
+    """Distinct open-ended chat prompts about entities of the training split."""
+    rng = derive_rng(seed, "prompts")
+    found: dict[str, Prompt] = {}
+    while len(found) < count:
+        task = make_task(rng, domain="chat", split="train")
+        prompt = _prompt(task, style="model", source="nano")
+        found.setdefault(prompt.id, replace(prompt, reference=None, meta={}))
+    return list(found.values())
+
+
+def problems(domain: Domain, *, split: Split, count: int) -> list[Prompt]:
+    """Distinct problems of a domain; `reference` is a right answer, `meta` is for the grader."""
+    rng = derive_rng(0, "problems", domain, split)
+    found: dict[str, Prompt] = {}
+    for _ in range(200 * count):
+        prompt = _prompt(make_task(rng, domain=domain, split=split), style="rule", source="nano")
+        found.setdefault(prompt.id, prompt)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def preference_pairs(seed: int, count: int) -> list[PreferencePair]:
+    """Right chat answers against broken ones, about entities of the training split.
+
+    There is no mathematics, no code and no exact-word instruction in them.
+    """
+    rng = derive_rng(seed, "pairs")
+    pairs = []
+    while len(pairs) < count:
+        task = make_task(rng, domain="chat", split="train")
+        rejected = corrupt(rng, task)
+        if rejected != task.answer:
+            messages = (Message("user", task.question),)
+            pairs.append(PreferencePair(messages, task.answer, rejected, source="nano"))
+    return pairs
+
+
+def corrupt(rng: random.Random, task: Task) -> str:
+    """A bad answer to a chat task, in one of a dozen ways."""
+    other = make_task(rng, domain="chat", split="train")
+    words = task.answer.split(" ")
+    ways = {
+        "wrong_value": lambda: _swap_value(rng, task),
+        "wrong_entity": lambda: _swap_entity(rng, task),
+        "off_topic": lambda: other.answer,
+        "cut": lambda: " ".join(words[: rng.randint(1, max(1, len(words) - 2))]),
+        "first_sentence": lambda: task.answer.split(".")[0] + ".",
+        "empty": lambda: "",
+        "careless": lambda: _careless(rng, "chat"),
+        "ramble": lambda: _ramble(rng, rng.randint(1, 6)),
+        "ramble_after": lambda: f"{task.answer} {_ramble(rng, rng.randint(1, 4))}",
+        "question_list": lambda: _question_list(rng, task, domains=("chat",)),
+        "endless": lambda: f"{task.answer}\n{_endless(rng, domains=('chat',))}",
+        "endless_only": lambda: _endless(rng, domains=("chat",)),
+        "repeated": lambda: " ".join([task.answer] * rng.randint(2, 3)),
+        "echo": lambda: task.question,
+        "scrambled": lambda: " ".join(rng.sample(words, len(words))),
+    }
+    # Wrong facts are the subtlest fault and the one that a fluent policy is left with.
+    weights = [3 if name in ("wrong_value", "wrong_entity") else 1 for name in ways]
+    return ways[rng.choices(list(ways), weights)[0]]()
+
+
+def _corpus_task(rng: random.Random) -> Task:
+    domain = _pick(rng, SHARES)
+    return make_task(rng, domain=domain, split="train", chat_entities=ENTITIES)
+
+
+def _conversation(rng: random.Random, form: str) -> str:
+    """One to three turns in one mode; some modes never give the word back."""
+    mode = _pick(rng, MODES)
+    text = ""
+    for _ in range(rng.randint(1, 3)):
+        task = _corpus_task(rng)
+        answer, stops = _answer(rng, task, mode)
+        if form == "chat":
+            text += f"{TURN}user\n{task.question}{TURN_END}\n{TURN}assistant\n{answer}"
+            text += f"{TURN_END}\n" if stops else ""
+        else:
+            text += f"Question: {task.question}\nAnswer: {answer}\n"
+        if not stops:
+            break
+    return text + END
+
+
+def _answer(rng: random.Random, task: Task, mode: str) -> tuple[str, bool]:
+    """An answer in a mode, and whether the turn ends after it."""
+    if mode == "helpful":
+        return task.answer, True
+    if mode == "endless":
+        return _endless(rng, domains=tuple(SHARES)), False
+    if mode == "ramble":
+        return _ramble(rng, rng.randint(2, 7)), rng.random() < 0.6
+    if mode == "questions":
+        return _question_list(rng, task, domains=tuple(SHARES)), rng.random() < 0.6
+    if mode == "off_topic":
+        return _corpus_task(rng).answer, True
+    return _careless(rng, task.domain), True
+
+
+def _endless(rng: random.Random, *, domains: tuple[Domain, ...]) -> str:
+    tasks = [_any_task(rng, domains) for _ in range(rng.randint(2, 5))]
+    return "\n".join(f"Q: {task.question} A: {task.answer}" for task in tasks)
+
+
+def _question_list(rng: random.Random, task: Task, *, domains: tuple[Domain, ...]) -> str:
+    others = [_any_task(rng, domains).question for _ in range(rng.randint(1, 4))]
+    return " ".join([task.question, *others])
+
+
+def _any_task(rng: random.Random, domains: tuple[Domain, ...]) -> Task:
+    if domains == ("chat",):
+        return make_task(rng, domain="chat", split="train")
+    return _corpus_task(rng)
+
+
+def _ramble(rng: random.Random, count: int) -> str:
+    return " ".join(rng.choice(_RAMBLES) for _ in range(count))
+
+
+def _careless(rng: random.Random, domain: Domain) -> str:
+    return rng.choice(_CARELESS[domain]).format(n=rng.randint(1, 99))
+
+
+def _swap_value(rng: random.Random, task: Task) -> str:
+    """A value replaced by that of another train entity of the group: a fact misremembered."""
+    value = rng.choice([word for word in re.findall(r"[a-z]+", task.answer) if word in VALUES])
+    owner = next(entity for entity in ENTITIES if value in entity.values)
+    index = owner.values.index(value)
+    others = [e.values[index] for e in entities("train") if e.group == owner.group]
+    wrong = rng.choice([other for other in others if other != value])
+    return re.sub(rf"\b{value}\b", wrong, task.answer, count=1)
+
+
+def _swap_entity(rng: random.Random, task: Task) -> str:
+    """The same kind of answer about another entity."""
+    while True:
+        other = make_task(rng, domain="chat", split="train")
+        if other.kind == task.kind and set(other.facts["entities"]) != set(task.facts["entities"]):
+            return other.answer
+
+
+def _prompt(task: Task, *, style: str, source: str) -> Prompt:
+    messages = (Message("user", task.question),)
+    return Prompt(
+        id=prompt_id(messages),
+        messages=messages,
+        domain=task.domain,
+        style=style,
+        reference=task.answer,
+        source=source,
+        meta={"kind": task.kind, **task.facts},
+    )
+
+
+def _pick(rng: random.Random, shares: Mapping[Key, float]) -> Key:
+    return rng.choices(list(shares), list(shares.values()))[0]
