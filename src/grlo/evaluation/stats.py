@@ -1,0 +1,127 @@
+"""Means with standard errors for benchmark scores, and paired differences between two models.
+
+After Miller, "Adding Error Bars to Evals" (2024, arXiv:2411.00640).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Z_95 = 1.959963984540054
+"""97.5 % quantile of the standard normal distribution."""
+
+# Indices drawn at once by the bootstrap: 2^22 of 8 bytes are 32 MiB.
+_INDICES_PER_CHUNK = 2**22
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its uncertainty, in the unit of the scores."""
+
+    value: float
+    standard_error: float
+    """Infinite when one problem is all there is: it says nothing about others."""
+    low: float
+    """Lower end of the 95 % interval; may lie outside the range of the scores."""
+    high: float
+    """Upper end of the 95 % interval."""
+
+
+def clustered_mean(scores: Sequence[float], problems: Sequence[Hashable]) -> Estimate:
+    """Mean over samples, with a standard error for samples that share problems.
+
+    SE^2 = G / (G - 1) * sum_g (sum_{i in g} (s_i - mean))^2 / n^2 for n samples of G problems
+    (Miller 2024, section 2.2, with the usual factor for few clusters). With one sample per problem
+    it is the standard error of the mean; with equally many per problem, that of the problems'
+    means. The interval is mean +- 1.96 SE. Scores without any spread give an SE of zero.
+
+    Args:
+        scores: One score per sample.
+        problems: The problem of each sample.
+
+    Raises:
+        ValueError: There are no scores, or not one problem for each.
+    """
+    if not len(scores):
+        raise ValueError("no scores")
+    residuals = np.asarray(scores, dtype=np.float64)
+    mean = float(residuals.mean())
+    residuals = residuals - mean
+    index_of = {problem: index for index, problem in enumerate(dict.fromkeys(problems))}
+    sums = np.zeros(len(index_of))
+    for problem, residual in zip(problems, residuals, strict=True):
+        sums[index_of[problem]] += residual
+    num_problems = len(sums)
+    if num_problems == 1:
+        return _normal(mean, math.inf)
+    variance = num_problems / (num_problems - 1) * float(sums @ sums) / len(scores) ** 2
+    return _normal(mean, math.sqrt(variance))
+
+
+def average(estimates: Sequence[Estimate]) -> Estimate:
+    """Plain mean of independent estimates, each counting equally, such as one per domain.
+
+    SE = sqrt(sum_k SE_k^2) / K.
+
+    Raises:
+        ValueError: There are no estimates.
+    """
+    if not estimates:
+        raise ValueError("no estimates")
+    num = len(estimates)
+    value = math.fsum(estimate.value for estimate in estimates) / num
+    return _normal(value, math.hypot(*(e.standard_error for e in estimates)) / num)
+
+
+def paired_difference(
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    *,
+    seed: int,
+    num_resamples: int = 10_000,
+) -> Estimate:
+    """Mean of `after - before` over problems, with a bootstrap over problems.
+
+    Both models answered the same problems, so that what makes a problem hard cancels (Miller 2024,
+    section 4.2). Problems are drawn with replacement; the standard error is the standard deviation
+    of the resampled means and the interval their 2.5 % and 97.5 % percentiles.
+
+    Args:
+        before: Mean score of each problem.
+        after: The same for the other model.
+        seed: Equal seeds give equal results.
+        num_resamples: Bootstrap resamples.
+
+    Raises:
+        ValueError: The problems differ, or there are none.
+    """
+    if before.keys() != after.keys():
+        raise ValueError("the two models answered different problems")
+    if not before:
+        raise ValueError("no problems")
+    differences = np.array([after[problem] - before[problem] for problem in sorted(before)])
+    num = len(differences)
+    if num == 1:
+        return _normal(float(differences[0]), math.inf)
+    rng = np.random.default_rng(seed)
+    means = np.empty(num_resamples)
+    rows = max(1, _INDICES_PER_CHUNK // num)
+    for start in range(0, num_resamples, rows):
+        part = means[start : start + rows]
+        part[:] = differences[rng.integers(num, size=(len(part), num))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Estimate(
+        value=float(differences.mean()),
+        standard_error=float(means.std(ddof=1)),
+        low=float(low),
+        high=float(high),
+    )
+
+
+def _normal(value: float, standard_error: float) -> Estimate:
+    margin = Z_95 * standard_error
+    return Estimate(value, standard_error, value - margin, value + margin)
