@@ -180,7 +180,7 @@ def test_memory_of_weights_states_and_cache_is_exact() -> None:
     assert sizes["policy weights"] == 4 * count
     assert sizes["policy optimizer (two moments)"] == 8 * count
     assert sizes["policy gradients"] == 4 * count
-    assert sizes["key/value cache, 6 full rows"] == 6 * 30 * (2 * 3 * 2 * 16) * 4
+    assert sizes["key/value cache, full rows: 6"] == 6 * 30 * (2 * 3 * 2 * 16) * 4
     assert sizes["logits of a chunk"] == 3 * 4 * 100 * 97
     assert "engine's copy of the policy" not in sizes
     assert not {"reference", "reward model", "critic weights"} & set(sizes)
@@ -198,7 +198,7 @@ def test_every_further_model_and_type_is_counted() -> None:
     assert sizes["reward model"] == 2 * count
     assert sizes["policy autocast copies"] == 2 * count
     assert sizes["engine's copy of the policy"] == 2 * count
-    assert sizes["key/value cache, 4 full rows"] == 4 * 30 * (2 * 3 * 2 * 16) * 2
+    assert sizes["key/value cache, full rows: 4"] == 4 * 30 * (2 * 3 * 2 * 16) * 2
 
 
 def test_adapters_and_checkpointing_save_memory() -> None:

@@ -43,7 +43,8 @@ def check(
         bool,
         typer.Option(
             "--weights/--no-weights",
-            help="--no-weights looks only at files that are on this machine.",
+            help="--weights loads the models and tries a step; --no-weights looks only at files "
+            "that are on this machine.",
         ),
     ] = True,
 ) -> None:

@@ -260,7 +260,7 @@ def estimate_memory(
     length = recipe.prompts.max_prompt_tokens + sampling.max_tokens
     num_cached = min(num_sequences or num_rows, num_rows)
     cache = num_cached * length * policy.cache_elements_per_token * engine_bytes
-    items.append(MemoryItem(f"key/value cache, {num_cached} full rows", "generate", cache))
+    items.append(MemoryItem(f"key/value cache, full rows: {num_cached}", "generate", cache))
     # Policy and critic are updated one after the other; the larger one counts.
     models = [policy, *([critic] if critic is not None else [])]
     num_tokens = min(recipe.training.micro_batch_tokens, num_rows * length)

@@ -117,6 +117,13 @@ def test_a_run_directory_stands_for_its_newest_checkpoint(tmp_path: Path) -> Non
         chat_stage.newest_model(str(tmp_path / "checkpoints"))
 
 
+def test_damaged_weights_are_named(make_model: Any) -> None:
+    model = make_model("policy")
+    (model / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(ModelError, match="policy: no language model could be loaded"):
+        chat_stage.chat(str(model), temperature=0, max_tokens=1)
+
+
 def test_a_model_without_template_is_refused(make_model: Any) -> None:
     with pytest.raises(ModelError, match="no chat template"):
         chat_stage.chat(str(make_model("base", template=None)), temperature=0, max_tokens=1)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from grlo.errors import RecipeError
-from grlo.recipe import format_recipe, load_recipe
+from grlo.recipe import dump_recipe, format_recipe, load_recipe
+from grlo.rundir import RunDir
 from grlo.stages import check as check_stage
 from grlo.stages.check import check
 
@@ -103,6 +104,47 @@ def test_tokens_are_shown_as_the_models_read_them(
     assert "<|im_start|>assistant\nThis is an answer.<|im_end|>" in rest
 
 
+def test_one_small_step_is_made_and_leaves_nothing_behind(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(folder.rglob("*"))
+    check([folder / "recipe.toml"], run_dir=folder / "run")
+    step = capsys.readouterr().out.partition("== One small step ==")[2]
+    for name in ("score of an empty answer: ", "score of 'This is an answer.': ", "policy/loss"):
+        assert name in step
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_weights_that_cannot_be_loaded_fail_in_the_small_step(folder: Path) -> None:
+    (folder / "reward" / "model.safetensors").write_bytes(b"torn")
+    (problem,) = problems_of(folder)
+    assert "weights" in problem
+    assert problems_of(folder, weights=False) == []
+
+
+def test_a_reward_model_that_gives_no_number_is_refused(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "reward" / "model.safetensors")
+    weights["score.weight"].fill_(float("nan"))
+    save_file(weights, folder / "reward" / "model.safetensors", metadata={"format": "pt"})
+    problems = problems_of(folder)
+    assert any("an empty answer could not be scored" in problem for problem in problems)
+
+
+def test_a_run_of_another_recipe_is_refused_and_the_same_one_resumed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = dump_recipe(load_recipe([folder / "recipe.toml"]))
+    with RunDir.create_or_open(folder / "run", recipe=recipe, prompt_hash=""):
+        pass
+    assert problems_of(folder, run_dir=folder / "run") == []
+    assert "which will be resumed" in capsys.readouterr().out
+    (problem,) = problems_of(folder, "training.steps=6", run_dir=folder / "run")
+    assert "holds a run of another recipe" in problem
+    assert "training.steps: 5 -> 6" in problem
+
+
 def test_everything_is_reported_at_once(folder: Path, make_model: Any) -> None:
     make_model("reward", num_labels=2)
     critic = make_model("critic", num_labels=3)
@@ -159,7 +201,7 @@ def test_missing_files_are_problems_with_weights_and_not_checked_without(
     capsys.readouterr()
     assert problems_of(folder, *overrides, weights=False) == []
     output = capsys.readouterr().out
-    assert output.count("not checked: ") == 3
+    assert output.count("not checked: ") == 4
     assert "No problem found in what could be checked." in output
 
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, TextStreamer
 
 from grlo.errors import ModelError
 from grlo.rollout import ChatRenderer, check_compatible
+from grlo.rundir import RunDir
 from grlo.training.checkpoint import listed
 from grlo.types import Message
 
@@ -63,7 +65,7 @@ def newest_model(model: str) -> str:
     folder = Path(model)
     if not folder.is_dir() or (folder / "config.json").is_file():
         return model
-    checkpoints = listed(folder / "checkpoints")
+    checkpoints = listed(RunDir(folder).checkpoints_dir)
     if not checkpoints:
         raise ModelError(
             f"{model} holds neither a model (config.json) nor checkpoints of a run. Name a model "
@@ -135,7 +137,7 @@ def _load(path: str, renderer: ChatRenderer) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype="auto", use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{path}: no language model could be loaded ({error}).") from error
     check_compatible(renderer.max_token_id, vocab_size=model.config.vocab_size)
     torch.nn.Module.to(model, "cuda" if torch.cuda.is_available() else "cpu")

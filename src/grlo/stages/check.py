@@ -9,10 +9,10 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from grlo.errors import GrloError, ModelError, RecipeError
+from grlo.errors import CheckpointError, GrloError, ModelError, RecipeError
 from grlo.estimates import (
     TRAINING_FACTOR,
     MemoryItem,
@@ -22,19 +22,24 @@ from grlo.estimates import (
     peak_bytes,
     read_shape,
 )
+from grlo.interfaces import Reward
 from grlo.prompts.sources import (
     count_duplicates,
+    listed,
     prompt_lengths,
     read_prompts,
     split_overlong,
 )
-from grlo.recipe import format_recipe, load_recipe
+from grlo.recipe import differences, format_recipe, load_dumped, load_recipe
 from grlo.rollout import ChatRenderer, check_compatible
+from grlo.rundir import RunDir
 from grlo.settings import Recipe
-from grlo.types import Message, Prompt
+from grlo.types import Completion, Message, Prompt, Rollout
 
 MAX_TOKENS_SHOWN = 120
 SAMPLE_ANSWER = "This is an answer."
+TRIAL_PROMPTS, TRIAL_SAMPLES, TRIAL_TOKENS = 2, 2, 16
+"""Size of the step that is tried."""
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
 
@@ -82,8 +87,9 @@ def check(
         recipes: TOML files, merged left to right.
         overrides: `section.key=value`, applied last.
         run_dir: Where the run is to be written; its disk is looked at.
-        weights: Whether models and prompt files have to be on this machine (or the hub in reach).
-            If not, what is missing is reported as not checked.
+        weights: Whether models and prompt files have to be on this machine (or the hub in reach);
+            if nothing else is wrong, one small step is made with them. If not, what is missing is
+            reported as not checked.
 
     Raises:
         RecipeError: Everything that would make the run fail, as one list.
@@ -113,6 +119,12 @@ def check(
             _check_disk(run_dir, recipe, policy.shape, shapes[1], findings)
     elif run_dir is not None:
         findings.unchecked.append(f"disk space of {run_dir}: the policy's size is not known")
+    if run_dir is not None:
+        _check_run(run_dir, recipe, findings)
+    if not weights:
+        findings.unchecked.append("one step with the real weights: --no-weights")
+    elif not findings.problems and renderer is not None:
+        _try_step(recipe, renderer, prompts, findings)
     _conclude(findings)
 
 
@@ -461,6 +473,79 @@ def _check_disk(
             f"being written) take {_size(needed)}, but {_size(free)} are free. Keep fewer, or use "
             "another disk."
         )
+
+
+def _check_run(run_dir: Path, recipe: Recipe, findings: _Findings) -> None:
+    """A run that is there already is resumed, by the recipe that it was started with."""
+    file = RunDir(run_dir).recipe_file
+    if not file.is_file():
+        return
+    with findings.collect():
+        try:
+            stored = load_dumped(json.loads(file.read_text(encoding="utf-8"))["recipe"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{file} is not the recipe of a run: {error!r}") from error
+        changes = differences(stored, recipe)
+        if changes:
+            raise CheckpointError(
+                f"--run {run_dir} holds a run of another recipe; choose another folder, or undo:\n"
+                + listed(changes)
+            )
+        print(f"{run_dir} holds a run of this recipe, which will be resumed")
+
+
+def _try_step(
+    recipe: Recipe, renderer: ChatRenderer, prompts: list[Prompt], findings: _Findings
+) -> None:
+    """Loads the models and makes one small step of training; nothing is written."""
+    import torch
+    from safetensors import SafetensorError
+
+    from grlo.stages.train import build_trainer, choose_device
+
+    sampling = replace(
+        recipe.sampling,
+        prompts_per_step=min(recipe.sampling.prompts_per_step, TRIAL_PROMPTS),
+        samples_per_prompt=min(recipe.sampling.samples_per_prompt, TRIAL_SAMPLES),
+        max_tokens=min(recipe.sampling.max_tokens, TRIAL_TOKENS),
+    )
+    _heading("One small step")
+    with findings.collect():
+        try:
+            trainer = build_trainer(
+                replace(recipe, sampling=sampling),
+                renderer=renderer,
+                prompts=prompts,
+                device=choose_device(recipe.training.device),
+            )
+            _probe_reward(trainer.reward, prompts[0], findings)
+            (result,) = trainer.steps(start=1, stop=1)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"out of memory in a step of {sampling.prompts_per_step} prompts: {error}. Train "
+                "adapters (policy.lora, critic.lora), or lower training.micro_batch_tokens."
+            ) from error
+        except SafetensorError as error:
+            raise ModelError(
+                f"the weights of a policy, critic or reward model are damaged: {error}. Fetch or "
+                "copy them again."
+            ) from error
+        for name, value in sorted(result.metrics.items()):
+            print(f"{name:32} {value:.5g}")
+
+
+def _probe_reward(reward: Reward, prompt: Prompt, findings: _Findings) -> None:
+    """Scores of an answer and of none, for people to look at."""
+    texts = {"an empty answer": "", repr(SAMPLE_ANSWER): SAMPLE_ANSWER}
+    completion = Completion(tokens=(), logprobs=(), finish_reason="stop")
+    rollouts = [
+        Rollout(prompt=prompt, group=0, prompt_tokens=(), completion=completion, text=text)
+        for text in texts.values()
+    ]
+    for name, score in zip(texts, reward.score(rollouts), strict=True):
+        print(f"score of {name}: {score.value}")
+        if score.value is None:
+            findings.problems.append(f"reward: {name} could not be scored: {score.note}")
 
 
 def _stored_bytes(item: MemoryItem) -> int:
