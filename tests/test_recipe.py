@@ -172,6 +172,14 @@ def test_the_file_at_fault_is_the_last_that_set_the_key(folder: Path) -> None:
     assert 'training.steps (--set): found "few"' in message
 
 
+def test_numbers_must_be_finite_and_lists_be_lists(folder: Path) -> None:
+    message = message_of(
+        [folder / "base.toml"], "optimizer.learning_rate=inf", "prompts.sources=train.jsonl"
+    )
+    assert "optimizer.learning_rate (--set): found Infinity, expected a finite number" in message
+    assert 'prompts.sources (--set): found "train.jsonl", expected a valid array' in message
+
+
 def test_unreadable_files_and_malformed_overrides_are_reported_together(folder: Path) -> None:
     broken = write(folder, "[policy\n", "broken.toml")
     message = message_of([folder / "absent.toml", broken], "steps", "a..b=1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -188,6 +189,8 @@ def reward_model_train(
 
 def main() -> None:
     """Runs the command; errors that a user can mend are one message, not a traceback."""
+    # Otherwise transformers warns of heads that start afresh on purpose. What matters we report.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         app()
     except GrloError as error:

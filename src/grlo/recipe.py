@@ -301,7 +301,9 @@ def _build(table: Table, origin: Mapping[str, str], *, default_origin: str) -> R
     keys: dict[str, Any] = {
         field.name: (types[field.name], _default(field)) for field in fields(Recipe)
     }
-    model = create_model("Recipe", __config__=ConfigDict(extra="forbid"), **keys)
+    model = create_model(
+        "Recipe", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **keys
+    )
     parsed = None
     try:
         # JSON, because its strict mode takes arrays for tuples but no string for a number.
