@@ -1,0 +1,310 @@
+"""`grlo train`: one recipe, one run directory, resumed by default."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import AutoConfig, PreTrainedModel
+
+from grlo.errors import CheckpointError, DataError
+from grlo.estimates import ModelShape, shape_from_config
+from grlo.interfaces import Algorithm, BuildContext, RolloutEngine
+from grlo.ledger import Ledger
+from grlo.prompts.sampler import PromptSampler
+from grlo.prompts.sources import filter_overlong, read_prompts
+from grlo.recipe import dump_recipe
+from grlo.reporting.live import LiveView
+from grlo.rollout import ChatRenderer
+from grlo.rundir import RunDir
+from grlo.settings import Recipe
+from grlo.trackers import open_trackers
+from grlo.training import checkpoint
+from grlo.training.flops import FlopCounter
+from grlo.training.learner import Learner
+from grlo.training.models import plain_model
+from grlo.training.trainer import Trainer
+from grlo.types import Prompt, SamplingParams, StepResult
+
+
+def train(recipe: Recipe, *, run_dir: Path) -> Path:
+    """Trains, or resumes the run that the directory holds.
+
+    Args:
+        recipe: What to do.
+        run_dir: New folder, or one that holds a run of the same recipe.
+
+    Returns:
+        Folder of the last checkpoint, an ordinary Hugging Face model.
+
+    Raises:
+        GrloError: What the user has to mend; the newest checkpoint is intact.
+    """
+    if recipe.training.num_threads:
+        torch.set_num_threads(recipe.training.num_threads)
+    device = choose_device(recipe.training.device)
+    renderer = ChatRenderer.from_pretrained(
+        recipe.policy.model, revision=recipe.policy.revision, template=recipe.policy.template
+    )
+    prompts = load_prompts(recipe, renderer)
+    with RunDir.create_or_open(
+        run_dir, recipe=dump_recipe(recipe), prompt_hash=hash_prompts(prompts)
+    ) as run:
+        start, last = _newest_checkpoint(run)
+        num_steps = recipe.training.steps
+        if last is not None and start >= num_steps:
+            print(f"{run_dir} is complete: {num_steps} of {num_steps} steps. Nothing to do.")
+            return last
+        if last is not None:
+            print(f"resuming {run_dir} after step {start} of {num_steps}")
+        run.truncate_after(start)
+        trainer = build_trainer(
+            recipe,
+            renderer=renderer,
+            prompts=prompts,
+            device=device,
+            attempt=run.next_attempt(),
+            resume_from=last,
+        )
+        return _run_steps(trainer, recipe, run, start=start)
+
+
+def choose_device(name: str) -> str:
+    """`auto` is `cuda` when there is one, else `cpu`; other names stay as they are."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def load_prompts(recipe: Recipe, renderer: ChatRenderer) -> list[Prompt]:
+    """All prompts of the recipe that fit its length limit, in order.
+
+    Raises:
+        DataError: A row is malformed, or no prompt is left.
+    """
+    settings = recipe.prompts
+    prompts = [
+        prompt
+        for source in settings.sources
+        for prompt in read_prompts(source, default_style=settings.default_style)
+    ]
+    kept, dropped = filter_overlong(
+        prompts,
+        renderer,
+        max_prompt_tokens=settings.max_prompt_tokens,
+        overlong=settings.overlong,
+    )
+    if dropped:
+        print(
+            f"{len(dropped)} of {len(prompts)} prompts exceed {settings.max_prompt_tokens} tokens"
+        )
+    if not kept:
+        raise DataError(
+            f"all {len(prompts)} prompts exceed prompts.max_prompt_tokens = "
+            f"{settings.max_prompt_tokens}. Raise the limit."
+        )
+    return kept
+
+
+def hash_prompts(prompts: list[Prompt]) -> str:
+    """SHA-256 of the prompts that a run draws from, in order."""
+    digest = hashlib.sha256()
+    for prompt in prompts:
+        digest.update(f"{prompt.id}\x1f{prompt.style}\x1f{prompt.reference}\x1e".encode())
+    return digest.hexdigest()
+
+
+def build_trainer(
+    recipe: Recipe,
+    *,
+    renderer: ChatRenderer,
+    prompts: list[Prompt],
+    device: str,
+    attempt: int = 0,
+    resume_from: Path | None = None,
+) -> Trainer:
+    """Loads models and puts the parts of a run together, in the state of `resume_from`."""
+    ledger = Ledger(device=device, num_devices=1, attempt=attempt)
+    context = BuildContext(device=device, seed=recipe.seed)
+    with ledger.phase("load", step=0):
+        learner = Learner(recipe, device=device, checkpoint=resume_from)
+        reward = cast(Any, recipe.reward).build(context=context)
+        engine = _build_engine(recipe, learner, context)
+        if resume_from is not None:
+            checkpoint.restore(resume_from, learner)
+        engine.load_weights(learner.policy_weights())
+    trainer = Trainer(
+        prompts=PromptSampler(
+            prompts, prompts_per_step=recipe.sampling.prompts_per_step, seed=recipe.seed
+        ),
+        renderer=renderer,
+        engine=engine,
+        reward=reward,
+        algorithm=cast(Algorithm, recipe.algorithm),
+        learner=learner,
+        sampling=SamplingParams(
+            max_tokens=recipe.sampling.max_tokens,
+            temperature=recipe.sampling.temperature,
+            num_samples=recipe.sampling.samples_per_prompt,
+        ),
+        ledger=ledger,
+        count_flops=_flop_counter(recipe, learner),
+        seed=recipe.seed,
+    )
+    if resume_from is not None:
+        trainer.load_state_dict(cast(Any, checkpoint.read_state(resume_from)["trainer"]))
+    return trainer
+
+
+def _build_engine(recipe: Recipe, learner: Learner, context: BuildContext) -> RolloutEngine:
+    """The engine on the learner's own module where their types agree, else on a copy."""
+    settings = cast(Any, recipe.engine)
+    if settings.dtype is None:
+        settings = replace(settings, dtype=recipe.policy.compute_dtype)
+    return settings.build(learner.policy, context=context, live=True)
+
+
+def _newest_checkpoint(run: RunDir) -> tuple[int, Path | None]:
+    """Step and folder of the newest checkpoint, verified; (0, None) for a new run."""
+    paths = checkpoint.listed(run.checkpoints_dir)
+    if not paths:
+        return 0, None
+    state = checkpoint.read_state(paths[-1])
+    step = state["step"]
+    if not isinstance(step, int) or paths[-1] != run.checkpoint(step):
+        raise CheckpointError(f"{paths[-1]} says that it is step {step!r}; it was moved or edited.")
+    return step, paths[-1]
+
+
+def _run_steps(trainer: Trainer, recipe: Recipe, run: RunDir, *, start: int) -> Path:
+    """Runs the remaining steps, records each, and leaves a checkpoint as often as asked."""
+    stop = recipe.training.steps
+    trackers = open_trackers(
+        recipe.trackers.names,
+        run_dir=run.path,
+        project=recipe.trackers.project,
+        config=dump_recipe(recipe),
+    )
+    saver = _Saver(trainer, recipe, run, best=_stored_best(run, start))
+    path = run.checkpoint(start)
+    with _stop_requests() as request, LiveView(total_steps=stop, start_step=start) as view:
+        trainer.progress_of = view.progress
+        try:
+            for result in trainer.steps(start=start + 1, stop=stop):
+                run.write_rollouts(result.step, result.rollouts, result.scores)
+                run.append_metrics(result.step, result.metrics)
+                run.append_ledger(result.costs)
+                for tracker in trackers:
+                    tracker.log(result.metrics, step=result.step)
+                    tracker.log_rollouts(result.rollouts, result.scores, step=result.step)
+                view.update(result)
+                is_due = result.step % recipe.checkpoint.every == 0
+                if is_due or result.step == stop or request.stop:
+                    path = saver.save(result)
+                    run.append_ledger(trainer.ledger.drain())
+                if request.stop and result.step < stop:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            kept = path if path.exists() else "no checkpoint yet"
+            print(f"\nstopped; newest checkpoint: {kept}\nTo resume, run the same command again.")
+            raise
+        finally:
+            run.append_ledger(trainer.ledger.drain())
+            trainer.engine.close()
+            for tracker in trackers:
+                tracker.close()
+    return path
+
+
+@dataclass
+class _Saver:
+    """Writes checkpoints and removes those that are no longer wanted."""
+
+    trainer: Trainer
+    recipe: Recipe
+    run: RunDir
+    best: dict[str, float] | None
+    """Step and mean reward of the best checkpoint so far."""
+
+    def save(self, result: StepResult) -> Path:
+        reward = result.metrics["reward/mean"]
+        if self.best is None or reward > self.best["reward"]:
+            self.best = {"step": result.step, "reward": reward}
+        path = self.run.checkpoint(result.step)
+        with self.trainer.ledger.phase("checkpoint", step=result.step):
+            checkpoint.save(
+                path,
+                self.trainer.learner,
+                cast(ChatRenderer, self.trainer.renderer),
+                state={
+                    "step": result.step,
+                    "best": self.best,
+                    "trainer": self.trainer.state_dict(),
+                },
+            )
+        keep = {self.run.checkpoint(int(self.best["step"])).name}
+        checkpoint.prune(
+            self.run.checkpoints_dir,
+            keep_last=self.recipe.checkpoint.keep_last,
+            keep=keep if self.recipe.checkpoint.keep_best else set(),
+        )
+        return path
+
+
+def _stored_best(run: RunDir, step: int) -> dict[str, float] | None:
+    if step == 0:
+        return None
+    return cast(dict[str, float] | None, checkpoint.read_state(run.checkpoint(step))["best"])
+
+
+@dataclass
+class _StopRequest:
+    stop: bool = False
+
+
+@contextmanager
+def _stop_requests() -> Iterator[_StopRequest]:
+    """First Ctrl-C (or SIGTERM): finish the step, save, leave. Second: leave at once."""
+    request = _StopRequest()
+
+    def handle(number: int, frame: object) -> None:
+        if request.stop:
+            raise KeyboardInterrupt
+        request.stop = True
+        print("\nfinishing this step, then saving and stopping; Ctrl-C again stops at once")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _flop_counter(recipe: Recipe, learner: Learner) -> FlopCounter:
+    critic, reward_model = learner.critic, getattr(recipe.reward, "model", None)
+    return FlopCounter(
+        policy=_shape(learner.policy),
+        critic=None if critic is None else _shape(critic),
+        reward=None
+        if reward_model is None
+        else shape_from_config(AutoConfig.from_pretrained(reward_model).to_dict()),
+        has_reference=learner.algorithm.needs_reference,
+        annotates_policy=learner.num_updates > 1 or learner.algorithm.needs_old_logprobs,
+        num_epochs=recipe.training.num_epochs,
+        checkpoints_gradients=recipe.policy.gradient_checkpointing,
+    )
+
+
+def _shape(model: PreTrainedModel) -> ModelShape:
+    return shape_from_config(plain_model(model).config.to_dict())

@@ -1,0 +1,249 @@
+"""The training stage: whole runs on a tiny random model, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from grlo.errors import CheckpointError, DataError
+from grlo.recipe import load_recipe
+from grlo.rundir import RunDir
+from grlo.stages.train import train
+
+STEPS = 4
+NOT_NUMERICS = ("time/", "tokens_per_second/")
+
+RECIPE = """
+seed = 3
+[policy]
+model = "{policy}"
+compute_dtype = "float32"
+gradient_checkpointing = false
+[prompts]
+sources = ["{prompts}"]
+[sampling]
+prompts_per_step = 3
+samples_per_prompt = 2
+max_tokens = 12
+[reward]
+name = "reward_model"
+model = "{reward_model}"
+standardize = true
+[algorithm]
+name = "{algorithm}"
+[optimizer]
+learning_rate = 1e-3
+[training]
+steps = {steps}
+num_minibatches = 2
+device = "cpu"
+num_threads = 1
+"""
+
+# Runs the stage and kills its own process at the n-th call of a function.
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+import grlo.rundir, grlo.training.checkpoint, grlo.stages.train as stage
+from grlo.recipe import load_recipe
+recipe, run, owner, name, when, call = sys.argv[1:]
+owner = {"rundir": grlo.rundir.RunDir, "checkpoint": grlo.training.checkpoint}[owner]
+original, calls = getattr(owner, name), 0
+def wrapped(*args, **kwargs):
+    global calls
+    calls += 1
+    if calls == int(call) and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    result = original(*args, **kwargs)
+    if calls == int(call) and when == "after":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+setattr(owner, name, wrapped)
+stage.train(load_recipe([Path(recipe)]), run_dir=Path(run))
+"""
+KILL_POINTS = [
+    ("rundir", "write_rollouts", "before", 2),
+    ("rundir", "append_metrics", "before", 3),
+    ("rundir", "append_metrics", "after", 3),
+    ("checkpoint", "save_file", "after", 2),
+    ("checkpoint", "_write_json", "after", 3),
+    ("checkpoint", "save", "after", 2),
+    ("checkpoint", "prune", "after", 3),
+]
+
+
+@pytest.fixture
+def make_recipe(tmp_path, chat_policy_path, chat_reward_model_path):
+    prompts = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": f"Tell me about number {i}" + "." * (i % 5)} for i in range(7)]
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def make(algorithm: str = "grpo", steps: int = STEPS, extra: str = "") -> Path:
+        path = tmp_path / f"{algorithm}_{steps}.toml"
+        text = RECIPE.format(
+            policy=chat_policy_path,
+            reward_model=chat_reward_model_path,
+            prompts=prompts,
+            algorithm=algorithm,
+            steps=steps,
+        )
+        path.write_text(text + extra)
+        return path
+
+    return make
+
+
+def numerics(run: Path) -> list[dict[str, float]]:
+    return [
+        {key: value for key, value in row.items() if not key.startswith(NOT_NUMERICS)}
+        for row in RunDir(run).metrics()
+    ]
+
+
+def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    folder = RunDir(run).checkpoint(step)
+    files = [folder / "model.safetensors", folder / "grlo_optimizer.safetensors"]
+    if (folder / "critic").is_dir():
+        files.append(folder / "critic" / "model.safetensors")
+    return {f"{file.parent.name}/{key}": t for file in files for key, t in load_file(file).items()}
+
+
+def assert_equal_runs(one: Path, other: Path, step: int) -> None:
+    assert numerics(one) == numerics(other)
+    expected, found = weights(one, step), weights(other, step)
+    for (name, a), (other_name, b) in zip(expected.items(), found.items(), strict=True):
+        assert name.split("/")[1] == other_name.split("/")[1]
+        assert torch.equal(a, b), name
+
+
+def run_stage(recipe: Path, run: Path) -> Path:
+    return train(load_recipe([recipe]), run_dir=run)
+
+
+def test_a_run_leaves_a_model_metrics_rollouts_and_a_ledger(make_recipe, tmp_path):
+    last = run_stage(make_recipe("ppo"), tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    assert last == run.checkpoint(STEPS)
+    AutoModelForCausalLM.from_pretrained(last)
+    rows = run.metrics()
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    for row in rows:
+        assert row["engine/logprob_gap_max"] < 1e-4
+        assert row["tokens/generated"] > 0
+    assert run.rollout_steps() == [1, 2, 3, 4]
+    phases = {entry.phase for entry in run.ledger()}
+    assert phases == {"load", "generate", "score", "annotate", "update", "sync", "checkpoint"}
+    working = [e for e in run.ledger() if e.phase in ("generate", "score", "annotate", "update")]
+    assert all(e.tokens > 0 and e.flops > 0 and e.seconds > 0 for e in working)
+    assert len(run.rollouts_file(1).read_text().splitlines()) == 6
+
+
+def test_every_prompt_is_used_once_per_epoch(make_recipe, tmp_path):
+    run_stage(make_recipe("grpo", steps=7), tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    used = []
+    for step in range(1, 8):
+        rows = [json.loads(line) for line in run.rollouts_file(step).read_text().splitlines()]
+        used += [row["prompt_id"] for row in rows[::2]]
+    assert len(used) == 21
+    for epoch in range(3):
+        assert len(set(used[7 * epoch : 7 * epoch + 7])) == 7
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+def test_a_run_killed_anywhere_and_resumed_equals_one_that_was_not(
+    make_recipe, tmp_path, algorithm
+):
+    recipe = make_recipe(algorithm)
+    run_stage(recipe, tmp_path / "whole")
+    points = KILL_POINTS if algorithm == "ppo" else KILL_POINTS[1::3]
+    for number, (owner, name, when, call) in enumerate(points):
+        run = tmp_path / f"killed_{number}"
+        arguments = [str(recipe), str(run), owner, name, when, str(call)]
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLER, *arguments], capture_output=True, text=True, check=False
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        done = len(list((run / "checkpoints").glob("step_??????")))
+        run_stage(recipe, run)
+        assert_equal_runs(tmp_path / "whole", run, STEPS)
+        assert done >= 1
+        ledger = RunDir(run).ledger()
+        assert {entry.attempt for entry in ledger} == {0, 1}
+
+
+def test_a_finished_run_is_left_alone_and_a_longer_recipe_is_refused(make_recipe, tmp_path):
+    recipe = make_recipe()
+    first = run_stage(recipe, tmp_path / "run")
+    before = RunDir(tmp_path / "run").metrics_file.read_bytes()
+    assert run_stage(recipe, tmp_path / "run") == first
+    assert RunDir(tmp_path / "run").metrics_file.read_bytes() == before
+    with pytest.raises(CheckpointError, match="training.steps: 4 -> 5"):
+        run_stage(make_recipe(steps=5), tmp_path / "run")
+
+
+def test_a_damaged_newest_checkpoint_is_named(make_recipe, tmp_path):
+    recipe = make_recipe()
+    last = run_stage(recipe, tmp_path / "run")
+    file = last / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"step_000004.*model\.safetensors"):
+        run_stage(recipe, tmp_path / "run")
+
+
+def test_only_the_newest_and_the_best_checkpoint_are_kept(make_recipe, tmp_path):
+    run_stage(make_recipe("grpo", steps=6), tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    rewards = {row["step"]: row["reward/mean"] for row in run.metrics()}
+    best = max(rewards, key=lambda step: rewards[step])
+    expected = {run.checkpoint(step).name for step in (5, 6, best)}
+    assert {path.name for path in run.checkpoints_dir.iterdir()} == expected
+
+
+def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(make_recipe, tmp_path):
+    recipe = make_recipe("grpo", steps=500, extra="[checkpoint]\nevery = 400\n")
+    run = RunDir(tmp_path / "run")
+    command = [sys.executable, "-m", "grlo.cli", "train", str(recipe), "--run", str(run.path)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ
+    )
+    while not run.metrics() and process.poll() is None:
+        pass
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "run the same command again" in output
+    steps = len(run.metrics())
+    assert 1 <= steps < 500
+    assert run.checkpoint(steps).is_dir()
+
+
+def test_prompts_that_are_all_too_long_are_an_error_before_any_model_is_loaded(
+    make_recipe, tmp_path
+):
+    recipe = load_recipe([make_recipe()], overrides=["prompts.max_prompt_tokens=3"])
+    with pytest.raises(DataError, match="Raise the limit"):
+        train(recipe, run_dir=tmp_path / "run")
+
+
+def test_an_engine_in_another_type_follows_the_weights(make_recipe, tmp_path):
+    recipe = load_recipe(
+        [make_recipe(steps=3)],
+        overrides=["engine.dtype=bfloat16", "optimizer.learning_rate=0.01"],
+    )
+    train(recipe, run_dir=tmp_path / "run")
+    gaps = [row["engine/logprob_gap"] for row in RunDir(tmp_path / "run").metrics()]
+    # Rounding to bfloat16 alone; weights of an earlier step would be far off at this rate.
+    assert max(gaps) < 0.05
+    assert min(gaps) > 0
