@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from grlo.errors import RewardError
 from grlo.interfaces import BuildContext, Progress, silent
+from grlo.moments import RunningMoments
 from grlo.rollout import ChatRenderer
 from grlo.sequence_scores import (
     check_renderer,
@@ -100,7 +101,7 @@ class RewardModel:
     ) -> None:
         self._model, self._renderer, self._settings = model, renderer, settings
         self._tokens_per_batch = tokens_per_batch
-        self._statistics = RunningStatistics()
+        self._statistics = RunningMoments()
         self._metrics: dict[str, float] = {}
 
     def score(self, rollouts: Sequence[Rollout], *, progress: Progress = silent) -> list[Score]:
@@ -157,12 +158,12 @@ class RewardModel:
     def _score(self, raw: float) -> Score:
         if not math.isfinite(raw):
             return Score(value=None, note=f"the reward model gave {raw}")
-        value = self._statistics.standardized(raw) if self._settings.standardize else raw
+        value = (raw - self._statistics.mean) / self._statistics.std if self._settings.standardize else raw
         return Score(value=value, parts={"raw": raw})
 
     def state_dict(self) -> dict[str, float]:
         """Count, mean and sum of squared deviations; empty without `standardize`."""
-        return self._statistics.state_dict() if self._settings.standardize else {}
+        return asdict(self._statistics) if self._settings.standardize else {}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Takes over running statistics.
@@ -183,32 +184,6 @@ class RewardModel:
         """Of the latest call: shares of truncated, unscored and distinct conversations; mean and
         standard deviation (population) of the raw scores."""
         return dict(self._metrics)
-
-
-class RunningStatistics:
-    """Mean and population standard deviation of all values so far (Welford 1962)."""
-
-    def __init__(self) -> None:
-        self._count, self._mean, self._squares = 0, 0.0, 0.0
-
-    def update(self, values: Sequence[float]) -> None:
-        for value in values:
-            self._count += 1
-            deviation = value - self._mean
-            self._mean += deviation / self._count
-            self._squares += deviation * (value - self._mean)
-
-    def standardized(self, value: float) -> float:
-        """`(value - mean) / std`; 0 when all values so far are equal."""
-        std = math.sqrt(self._squares / max(1, self._count))
-        return (value - self._mean) / std if std > 0 else 0.0
-
-    def state_dict(self) -> dict[str, float]:
-        return {"count": self._count, "mean": self._mean, "squares": self._squares}
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        self._count = int(state["count"])
-        self._mean, self._squares = state["mean"], state["squares"]
 
 
 def without_thoughts(text: str) -> str:

@@ -1,0 +1,1 @@
+"""What people read: live views, tables, figures. Never imports torch."""
