@@ -53,7 +53,16 @@ def test_help_starts_at_once_and_without_the_heavy_packages() -> None:
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     seconds = time.perf_counter() - start
     assert result.returncode == 0, result.stderr
-    for command in ("check", "train", "quickstart", "chat", "rollouts", "cost"):
+    for command in (
+        "check",
+        "train",
+        "quickstart",
+        "chat",
+        "evaluate",
+        "rollouts",
+        "cost",
+        "reward-model",
+    ):
         assert command in result.stdout
     assert seconds < 2, "half of it is the interpreter on a busy machine"
 
@@ -142,6 +151,20 @@ def test_a_recipe_that_is_not_there_is_named(
             "rollouts r --step 4 --sort length --limit 2",
             (Path("r"),),
             {"step": 4, "sort": "length", "limit": 2},
+        ),
+        (
+            "evaluate",
+            "evaluate",
+            "evaluate m --benchmark a --benchmark b --out o --seed 2 --device cpu --dtype float32",
+            ("m",),
+            {
+                "benchmarks": ["a", "b"],
+                "out": Path("o"),
+                "seed": 2,
+                "template": None,
+                "device": "cpu",
+                "dtype": "float32",
+            },
         ),
         ("cost", "cost", "cost r", (Path("r"),), {}),
     ],

@@ -26,11 +26,11 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Overrides, such as training.steps=10."),
 ]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
 Template = Annotated[
     str | None, typer.Option(help="Named chat template; default is the tokenizer's own.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 
 
 @app.command()
@@ -93,6 +93,36 @@ def chat(
     from grlo.stages.chat import chat as run_chat
 
     run_chat(model, temperature=temperature, max_tokens=max_tokens, template=template)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Model folder, run directory or hub id.")],
+    out: Annotated[Path, typer.Option(help="Folder for every answer and the summary.")],
+    benchmarks: Annotated[
+        list[str] | None,
+        typer.Option("--benchmark", help="May be repeated; default: all but *_dev."),
+    ] = None,
+    seed: int = 0,
+    template: Template = None,
+    device: Device = "auto",
+    dtype: Annotated[
+        str | None, typer.Option(help="float32 or bfloat16; default by device.")
+    ] = None,
+) -> None:
+    """Measures a model on benchmarks, with intervals; what is finished is not run again."""
+    from grlo.benchmarks import BENCHMARKS
+    from grlo.stages.evaluate import evaluate as run_evaluate
+
+    run_evaluate(
+        model,
+        benchmarks=benchmarks or [name for name in BENCHMARKS if not name.endswith("_dev")],
+        out=out,
+        seed=seed,
+        template=template,
+        device=device,
+        dtype=dtype,
+    )
 
 
 @app.command()
