@@ -1,7 +1,7 @@
 """Batches of a step: `Batch -> AnnotatedBatch -> TrainBatch`, micro-batches and loss weights.
 
-Dimensions: B rows (one per rollout), T tokens (prompt and response, right-padded). Index t speaks of
-token t: `logprobs_BT[b, t]` is the log-probability of token t given those before it and
+Dimensions: B rows (one per rollout), T tokens (prompt and response, right-padded). Index t speaks
+of token t: `logprobs_BT[b, t]` is the log-probability of token t given those before it and
 `values_BT[b, t]` the value of the state in which token t was chosen. `mask_BT` is true exactly on
 response tokens; what lies outside it never matters.
 """
@@ -236,8 +236,8 @@ REDUCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
 def loss_weights(mask_BT: Tensor, *, reduction: str, horizon: int) -> Tensor:
     """Weight of every token's loss, made once for a whole mini-batch before it is cut.
 
-    The scalar loss is `(weights_BT * loss_BT).sum()`, a sum over micro-batches, so that neither their
-    size nor their number can change the gradient.
+    The scalar loss is `(weights_BT * loss_BT).sum()`, a sum over micro-batches, so that neither
+    their size nor their number can change the gradient.
 
     Args:
         mask_BT: Response tokens of the whole mini-batch.

@@ -1,4 +1,4 @@
-"""Everything that acts, as protocols without behaviour. Plug-ins implement these; nothing inherits."""
+"""Everything that acts, as protocols without behaviour; plug-ins implement them."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class RolloutEngine(Protocol):
         Args:
             prompts: Token ids of each prompt, not padded.
             sampling: How to draw.
-            seeds: One seed per prompt. Sample j of a prompt depends on its own seed, on j and on the
-                prompt's tokens only: neither on the other prompts nor on how the batch is cut.
+            seeds: One seed per prompt. Sample j of a prompt depends on its own seed, on j and on
+                the prompt's tokens only: not on other prompts or on how the batch is cut.
             progress: Called as completions finish.
         """
         ...
@@ -106,16 +106,16 @@ class Verifier(Protocol):
 
 
 class Algorithm(Protocol):
-    """How scores become credit and credit becomes a loss. Settings are the object; it has no state."""
+    """How scores become credit and credit becomes a loss; the settings are the object."""
 
     @property
     def needs_reference(self) -> bool:
-        """Whether log-probabilities of the initial policy are needed; if not, it is never loaded."""
+        """Whether log-probabilities of the initial policy are needed; it is loaded only then."""
         ...
 
     @property
     def needs_old_logprobs(self) -> bool:
-        """Whether `assign_credit` reads the policy's log-probabilities (a KL term in the reward)."""
+        """Whether `assign_credit` reads the policy's log-probabilities (a KL in the reward)."""
         ...
 
     @property

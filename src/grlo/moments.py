@@ -26,7 +26,11 @@ class RunningMoments:
 
     @property
     def std(self) -> float:
-        """Sample standard deviation (n - 1); 1 while there is no spread to measure."""
-        if self.count < 2 or self.sum_of_squares == 0:
+        """Population standard deviation; 1 while there is no spread to measure."""
+        if self.count == 0 or self.sum_of_squares == 0:
             return 1.0
-        return math.sqrt(self.sum_of_squares / (self.count - 1))
+        return math.sqrt(self.sum_of_squares / self.count)
+
+    def standardized(self, value: float) -> float:
+        """`(value - mean) / std`."""
+        return (value - self.mean) / self.std

@@ -1,10 +1,10 @@
 """Forward passes without padding in which rows share a common beginning.
 
 The tokens of several rows are laid end to end, and where a row begins like the one before it (the
-samples of one prompt do) the common tokens appear once. All linear layers, the bulk of the work, run
-on this packed sequence; attention alone sees rows: queries, keys and values are spread to a padded
-[rows, longest] grid, attended causally, and gathered again. Gradients of shared tokens add up in the
-spreading step, so that results equal those of separate rows.
+samples of one prompt do) the common tokens appear once. All linear layers, the bulk of the work,
+run on this packed sequence; attention alone sees rows: queries, keys and values are spread to a
+padded [rows, longest] grid, attended causally, and gathered again. Gradients of shared tokens add
+up in the spreading step, so that results equal those of separate rows.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _packed_attention(
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: [1, H, N, D] in, [1, N, H, D] out; sdpa without packing."""
+    """For transformers: [1, H, N, D] in, [1, N, H, D] out; without packing it is sdpa."""
     if packing is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options

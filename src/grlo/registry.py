@@ -26,7 +26,8 @@ def resolve(name: str, *, kind: str, registry: Mapping[str, str]) -> object:
         hint = f" Did you mean {close[0]!r}?" if close else ""
         known = ", ".join(sorted(registry))
         raise RecipeError(
-            f"unknown {kind} {name!r}.{hint} Known: {known}; or an import path 'package.module:Object'."
+            f"unknown {kind} {name!r}.{hint} Known: {known}; or an import path "
+            "'package.module:Object'."
         )
     module_name, _, attribute = path.partition(":")
     try:

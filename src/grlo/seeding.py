@@ -1,4 +1,4 @@
-"""Randomness as a function of (seed, purpose, step, index), so that a resumed run equals another."""
+"""Randomness as a function of (seed, purpose, step, index), so that runs can be resumed exactly."""
 
 from __future__ import annotations
 

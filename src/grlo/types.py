@@ -26,7 +26,7 @@ class Prompt:
     """Hash of the messages; equal conversations have equal ids."""
     messages: tuple[Message, ...]
     domain: str = "general"
-    """What the prompt is about (the row's `ability`); a label for reports, never used for routing."""
+    """What the prompt is about (the row's `ability`): a label for reports, never for routing."""
     style: str = "model"
     """How the answer is rewarded: `model`, `rule` or `judge` (the row's `reward_model.style`)."""
     reference: str | None = None

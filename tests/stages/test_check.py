@@ -109,7 +109,7 @@ def test_one_small_step_is_made_and_leaves_nothing_behind(
 ) -> None:
     before = sorted(folder.rglob("*"))
     check([folder / "recipe.toml"], run_dir=folder / "run")
-    step = capsys.readouterr().out.partition("== One small step ==")[2]
+    step = capsys.readouterr().out.partition("== One small step with the longest prompts ==")[2]
     for name in ("score of an empty answer: ", "score of 'This is an answer.': ", "policy/loss"):
         assert name in step
     assert sorted(folder.rglob("*")) == before
@@ -140,6 +140,8 @@ def test_a_run_of_another_recipe_is_refused_and_the_same_one_resumed(
         pass
     assert problems_of(folder, run_dir=folder / "run") == []
     assert "which will be resumed" in capsys.readouterr().out
+    (problem,) = problems_of(folder, run_dir=folder / "policy")
+    assert "holds something that is no run" in problem
     (problem,) = problems_of(folder, "training.steps=6", run_dir=folder / "run")
     assert "holds a run of another recipe" in problem
     assert "training.steps: 5 -> 6" in problem
@@ -185,9 +187,11 @@ def test_a_policy_that_cannot_be_rendered_for_is_refused(
     assert expected in problem
 
 
-def test_a_reward_without_a_scalar_head_is_refused(folder: Path) -> None:
+def test_a_reward_without_a_scalar_head_and_a_policy_with_one_are_refused(folder: Path) -> None:
     (problem,) = problems_of(folder, f"reward.model={folder}/policy")
     assert "no scalar head" in problem
+    (problem,) = problems_of(folder, f"policy.model={folder}/reward")
+    assert "is a classifier" in problem
 
 
 def test_missing_files_are_problems_with_weights_and_not_checked_without(

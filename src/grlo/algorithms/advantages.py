@@ -1,4 +1,7 @@
-"""Credit assignment as pure functions. Dimensions as in `grlo.batch`; junk outside the mask is harmless."""
+"""Credit assignment as pure functions; dimensions as in `grlo.batch`.
+
+Junk outside the mask is harmless.
+"""
 
 from __future__ import annotations
 
@@ -108,8 +111,8 @@ def group_advantages(
     """Advantage relative to the other samples of a prompt.
 
     GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1.2): A_i = (s_i - mean_G) / (std_G + eps), with
-    the sample standard deviation (n - 1). Dr.GRPO (arXiv 2503.20783) leaves the division out. A group
-    of one and a group without spread have advantage zero.
+    the sample standard deviation (n - 1). Dr.GRPO (arXiv 2503.20783) leaves the division out. A
+    group of one and a group without spread have advantage zero.
 
     Returns:
         float32 [B].
@@ -121,7 +124,7 @@ def group_advantages(
 def leave_one_out_advantages(scores_B: Tensor, groups_B: Tensor) -> Tensor:
     """RLOO (Ahmadian et al. 2024, arXiv 2402.14740, eq. 8): s_i minus the mean of the others.
 
-    Equals n / (n - 1) (s_i - mean_G). A group of one and a group without spread have advantage zero.
+    Equals n / (n - 1) (s_i - mean_G). A group of one and one without spread have advantage zero.
 
     Returns:
         float32 [B].

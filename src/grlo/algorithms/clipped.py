@@ -56,7 +56,7 @@ class ClippedPolicy:
         return False
 
     def token_rewards(self, batch: AnnotatedBatch) -> Tensor:
-        """The score on the last response token, minus beta KL_t on every token if it is in the reward.
+        """The score on the last response token; minus beta KL_t on each if that is in the reward.
 
         Returns:
             float32 [B, T], zero outside the mask.

@@ -1,4 +1,4 @@
-"""Group relative policy optimisation (DeepSeekMath, arXiv 2402.03300) and Dr.GRPO (arXiv 2503.20783)."""
+"""Group relative policy optimisation: GRPO (arXiv 2402.03300) and Dr.GRPO (arXiv 2503.20783)."""
 
 from __future__ import annotations
 

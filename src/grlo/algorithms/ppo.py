@@ -27,7 +27,7 @@ class PPO(ClippedPolicy):
     value_clip: float = 0.5
     """Largest move of a value per rollout batch, in `value_clip_unit`; 0 sets no limit."""
     value_clip_unit: Literal["raw", "reward_std"] = "raw"
-    """`raw` is the unit of the scores (published); `reward_std` their running standard deviation."""
+    """`raw`: the unit of the scores (published); `reward_std`: their running standard deviation."""
     critic_warmup_steps: int = 0
     """First steps in which only the critic is trained."""
 

@@ -17,8 +17,8 @@ class ReinforcePlusPlus(ClippedPolicy):
 
     name: str = "reinforce_pp"
     baseline: Literal["none", "group"] = "none"
-    """`none`: returns-to-go of the token rewards. `group`: the score minus its group's mean on every
-    token (the paper's baseline variant, for several samples per prompt)."""
+    """`none`: returns-to-go of the token rewards. `group`: the score minus its group's mean on
+    every token (the paper's baseline variant, for several samples per prompt)."""
     gamma: float = 1.0
     """Discount per token, without a group baseline."""
 

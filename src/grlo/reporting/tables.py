@@ -20,7 +20,7 @@ def make_table(
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(Text(column), justify="right" if index else "left", overflow="fold")
+        table.add_column(Text(column), justify="right" if index else "left", no_wrap=not index)
     for row in rows:
         # Text, because strings may hold brackets that would be read as markup.
         table.add_row(*(Text(cell) for cell in row))

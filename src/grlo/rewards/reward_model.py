@@ -158,7 +158,7 @@ class RewardModel:
     def _score(self, raw: float) -> Score:
         if not math.isfinite(raw):
             return Score(value=None, note=f"the reward model gave {raw}")
-        value = (raw - self._statistics.mean) / self._statistics.std if self._settings.standardize else raw
+        value = self._statistics.standardized(raw) if self._settings.standardize else raw
         return Score(value=value, parts={"raw": raw})
 
     def state_dict(self) -> dict[str, float]:
@@ -178,7 +178,7 @@ class RewardModel:
                 f"{str(self._settings.standardize).lower()}. Resume with the recipe it was made by."
             )
         if state:
-            self._statistics.load_state_dict(state)
+            self._statistics = RunningMoments(**state)  # pyright: ignore[reportArgumentType]
 
     def metrics(self) -> dict[str, float]:
         """Of the latest call: shares of truncated, unscored and distinct conversations; mean and

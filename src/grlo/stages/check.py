@@ -14,6 +14,7 @@ from pathlib import Path
 
 from grlo.errors import CheckpointError, GrloError, ModelError, RecipeError
 from grlo.estimates import (
+    CHECKPOINTING_FACTOR,
     TRAINING_FACTOR,
     MemoryItem,
     ModelShape,
@@ -103,6 +104,10 @@ def check(
     if policy is not None:
         renderer = _check_renderer(policy, recipe.policy.template, findings)
         _check_context(policy.shape, recipe, findings)
+        if policy.shape.num_labels:
+            findings.problems.append(
+                f"policy: {policy.name} is a classifier; expected a causal language model."
+            )
     prompts = _check_prompts(recipe, renderer, findings)
     if renderer is not None:
         example = prompts[0].messages if prompts else (Message("user", "Hello!"),)
@@ -123,7 +128,9 @@ def check(
         _check_run(run_dir, recipe, findings)
     if not weights:
         findings.unchecked.append("one step with the real weights: --no-weights")
-    elif not findings.problems and renderer is not None:
+    elif findings.problems or renderer is None:
+        findings.unchecked.append("one step with the real weights: mend the problems first")
+    else:
         _try_step(recipe, renderer, prompts, findings)
     _conclude(findings)
 
@@ -238,6 +245,7 @@ def _check_context(shape: ModelShape, recipe: Recipe, findings: _Findings) -> No
 
 def _check_reward(recipe: Recipe, prompts: Sequence[Prompt], findings: _Findings) -> _Model | None:
     """Whether the reward can score these prompts, and what its model would read."""
+    # A reward that scores other styles than a reward model's says so.
     handled = getattr(recipe.reward, "styles", ("model",))
     for style, count in sorted(Counter(prompt.style for prompt in prompts).items()):
         if style not in handled:
@@ -397,13 +405,18 @@ def _show_costs(
     sampling = recipe.sampling
     responses = sampling.prompts_per_step * sampling.samples_per_prompt * recipe.training.steps
     length = recipe.prompts.max_prompt_tokens + sampling.max_tokens
-    forward = forward_flops(policy, num_tokens=length)
-    flops = forward * (1 + TRAINING_FACTOR * recipe.training.num_epochs)
-    if critic is not None:
-        forward = forward_flops(critic, num_tokens=length)
-        flops += forward * (1 + TRAINING_FACTOR * recipe.training.num_epochs)
-    if reward is not None:
-        flops += forward_flops(reward, num_tokens=length)
+    checkpoints = recipe.policy.gradient_checkpointing
+    training = recipe.training.num_epochs * (
+        CHECKPOINTING_FACTOR if checkpoints else TRAINING_FACTOR
+    )
+    needs_reference = getattr(recipe.algorithm, "needs_reference", False)
+    # The policy draws, is read again before the update, and is trained.
+    passes = [(policy, 2 + needs_reference + training), (critic, 1 + training), (reward, 1)]
+    flops = sum(
+        times * forward_flops(shape, num_tokens=length)
+        for shape, times in passes
+        if shape is not None
+    )
     print(f"at most {responses * flops:.2g} floating-point operations")
     _heading("Memory (estimates)")
     num_rows = getattr(recipe.engine, "max_rows", 0)
@@ -479,6 +492,10 @@ def _check_run(run_dir: Path, recipe: Recipe, findings: _Findings) -> None:
     """A run that is there already is resumed, by the recipe that it was started with."""
     file = RunDir(run_dir).recipe_file
     if not file.is_file():
+        if run_dir.is_dir() and any(run_dir.iterdir()):
+            findings.problems.append(
+                f"--run {run_dir} holds something that is no run. Choose a new or empty folder."
+            )
         return
     with findings.collect():
         try:
@@ -509,13 +526,14 @@ def _try_step(
         samples_per_prompt=min(recipe.sampling.samples_per_prompt, TRIAL_SAMPLES),
         max_tokens=min(recipe.sampling.max_tokens, TRIAL_TOKENS),
     )
-    _heading("One small step")
+    longest = sorted(prompts, key=lambda prompt: sum(len(m.content) for m in prompt.messages))
+    _heading("One small step with the longest prompts")
     with findings.collect():
         try:
             trainer = build_trainer(
                 replace(recipe, sampling=sampling),
                 renderer=renderer,
-                prompts=prompts,
+                prompts=longest[-TRIAL_PROMPTS:],
                 device=choose_device(recipe.training.device),
             )
             _probe_reward(trainer.reward, prompts[0], findings)

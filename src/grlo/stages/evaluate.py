@@ -175,35 +175,23 @@ def _weights_identity(path: str) -> dict[str, str]:
 
 
 def _table(results: Sequence[BenchmarkResult], *, title: str) -> Any:
-    columns = [
-        "benchmark",
-        "score, %",
-        "problems",
-        "samples",
-        "unscored",
-        "stops, %",
-        "cut off, %",
-        "tokens",
-        "parts (means)",
-    ]
+    has_parts = any(result.parts for result in results)
+    columns = ["benchmark", "score, %", "answers", "stops, %", "tokens"]
     rows = []
     for result in results:
         score = result.score
-        rows.append(
-            [
-                result.name,
-                percent(score and score.value, margin=score and score.high - score.value),
-                str(result.num_problems),
-                str(len(result.rollouts)),
-                str(result.num_unscored),
-                percent(result.stop_share),
-                percent(result.truncated_share),
-                f"{result.mean_tokens:.1f}",
-                ", ".join(f"{name} {mean:.3g}" for name, mean in result.parts.items()),
-            ]
-        )
+        row = [
+            result.name,
+            percent(score and score.value, margin=score and score.high - score.value),
+            f"{result.num_problems} × {result.identity.sampling.num_samples}",
+            percent(result.stop_share),
+            f"{result.mean_tokens:.1f}",
+        ]
+        if has_parts:
+            row.append("\n".join(f"{name} {mean:.3g}" for name, mean in result.parts.items()))
+        rows.append(row)
     domains = domain_scores(results)
     if len(domains) > 1:
         mean = average(list(domains.values()))
         rows.append(["average of domains", percent(mean.value, margin=mean.high - mean.value)])
-    return make_table(columns, rows, title=title)
+    return make_table([*columns, "parts"] if has_parts else columns, rows, title=title)
