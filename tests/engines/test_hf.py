@@ -329,6 +329,21 @@ def test_active_adapters_take_part() -> None:
     )
 
 
+def test_a_copy_of_a_model_with_adapters_takes_merged_weights() -> None:
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(
+        tiny(), peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+    settings = HFEngineSettings(dtype="bfloat16")
+    engine = settings.build(model, context=BuildContext(device="cpu", seed=0), live=True)
+    other = tiny(seed=1)
+    engine.load_weights(other.state_dict().items())
+    drawn = tokens_of(engine.generate(some_prompts(), SAMPLING, seeds=range(9)))
+    expected = HFEngine(copy.deepcopy(other).bfloat16())
+    assert drawn == tokens_of(expected.generate(some_prompts(), SAMPLING, seeds=range(9)))
+    assert any("lora_A" in name for name, _ in model.named_parameters())
+
+
 def test_progress_ends_with_everything_done() -> None:
     calls: list[tuple[int, int, int]] = []
 
