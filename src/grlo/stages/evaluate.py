@@ -183,7 +183,7 @@ def _table(results: Sequence[BenchmarkResult], *, title: str) -> Any:
         row = [
             result.name,
             percent(score and score.value, margin=score and score.high - score.value),
-            f"{result.num_problems} × {result.identity.sampling.num_samples}",
+            f"{result.num_problems} x {result.identity.sampling.num_samples}",
             percent(result.stop_share),
             f"{result.mean_tokens:.1f}",
         ]
