@@ -1,0 +1,143 @@
+"""What a training run shows in the terminal while it works."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from grlo.interfaces import Progress
+from grlo.types import StepResult
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_SHOWN = (
+    ("reward", "reward/mean", "{:.3f}"),
+    ("spread", "reward/std", "{:.3f}"),
+    ("unscored", "reward/unscored", "{:.1%}"),
+    ("length", "response/length_mean", "{:.1f} tokens"),
+    ("truncated", "response/truncated", "{:.1%}"),
+    ("entropy", "policy/entropy", "{:.3f} nats"),
+    ("KL to start", "policy/kl", "{:.4f} nats"),
+    ("KL of update", "policy/approx_kl", "{:.5f} nats"),
+    ("clipped", "policy/clip_fraction", "{:.2%}"),
+    ("gradient", "policy/grad_norm", "{:.3f}"),
+    ("critic explains", "critic/explained_variance", "{:.1%}"),
+    ("engine gap", "engine/logprob_gap", "{:.1e} nats"),
+    ("zero-spread groups", "group/zero_spread", "{:.1%}"),
+    ("generated", "tokens_per_second/generate", "{:,.0f} tokens/s"),
+    ("overall", "tokens_per_second/total", "{:,.0f} tokens/s"),
+)
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: list[float], *, width: int = 40) -> str:
+    """The last `width` values as a row of bars from their lowest to their highest."""
+    recent = values[-width:]
+    low, high = min(recent), max(recent)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((value - low) * scale)] for value in recent)
+
+
+class LiveView:
+    """A panel that follows a run; plain lines where the output is no terminal.
+
+    Args:
+        total_steps: Last step of the run.
+        start_step: Steps done before.
+    """
+
+    def __init__(self, *, total_steps: int, start_step: int) -> None:
+        from rich.console import Console
+
+        self._console = Console()
+        self._total, self._start = total_steps, start_step
+        self._rewards: list[float] = []
+        self._latest: Mapping[str, float] = {}
+        self._step = start_step
+        self._began = time.monotonic()
+        self._phase = "loading"
+        self._live = None
+
+    def __enter__(self) -> LiveView:
+        if self._console.is_terminal:
+            from rich.live import Live
+
+            self._live = Live(self._panel(), console=self._console, refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, result: StepResult) -> None:
+        """Shows a finished step."""
+        self._step, self._latest = result.step, result.metrics
+        self._rewards.append(result.metrics["reward/mean"])
+        self._phase = "checkpoint"
+        if self._live is None:
+            self._console.print(self._line(), highlight=False, soft_wrap=True)
+        else:
+            self._live.update(self._panel())
+
+    def progress(self, phase: str) -> Progress:
+        """A progress of the phase that is going on."""
+        began = time.monotonic()
+
+        def show(*, done: int, total: int, tokens: int) -> None:
+            if self._live is None:
+                return
+            speed = tokens / max(time.monotonic() - began, 1e-9)
+            self._phase = f"{phase} {done}/{total} · {speed:,.0f} tokens/s"
+            self._live.update(self._panel())
+
+        return show
+
+    def _eta(self) -> str:
+        done = self._step - self._start
+        if done == 0:
+            return "--"
+        left = (time.monotonic() - self._began) / done * (self._total - self._step)
+        hours, rest = divmod(int(left), 3600)
+        return f"{hours}:{rest // 60:02}:{rest % 60:02}"
+
+    def _line(self) -> str:
+        m = self._latest
+        return (
+            f"step {self._step}/{self._total}  reward {m['reward/mean']:.3f} ± "
+            f"{m['reward/std']:.3f}  length {m['response/length_mean']:.0f}  truncated "
+            f"{m['response/truncated']:.0%}  gap {m.get('engine/logprob_gap', 0):.0e}  "
+            f"{m['time/step']:.1f} s  left {self._eta()}"
+        )
+
+    def _panel(self) -> RenderableType:
+        from rich.panel import Panel
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 2))
+        rows = [
+            (name, form.format(self._latest[key]))
+            for name, key, form in _SHOWN
+            if key in self._latest
+        ]
+        phases = [
+            f"{key.removeprefix('time/')} {value:.1f}"
+            for key, value in self._latest.items()
+            if key.startswith("time/") and key != "time/step"
+        ]
+        half = (len(rows) + 1) // 2
+        for left, right in zip(rows[:half], [*rows[half:], ("", "")], strict=False):
+            table.add_row(*left, *right)
+        if self._rewards:
+            table.add_row("history", sparkline(self._rewards))
+            table.add_row("seconds", " · ".join(phases))
+        title = f"step {self._step}/{self._total} · left {self._eta()}"
+        return Panel(table, title=title, subtitle=self._phase, expand=False)

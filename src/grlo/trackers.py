@@ -1,0 +1,151 @@
+"""Where metrics go besides metrics.jsonl: TensorBoard, Weights & Biases and trackio.
+
+A tracker fails loudly when it is opened and never stops training afterwards.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from grlo.errors import MissingExtraError, RecipeError
+from grlo.interfaces import Tracker
+from grlo.types import Rollout, Score
+
+_SECRET = re.compile(r"(api_?key|secret|password|credential|auth_?token|access_?token)", re.I)
+
+
+def open_trackers(
+    names: Sequence[str], *, run_dir: Path, project: str, config: Mapping[str, Any]
+) -> list[Tracker]:
+    """Opens the named trackers.
+
+    Args:
+        names: Keys of `TRACKERS`.
+        run_dir: The run; its name is the name of the tracker's run.
+        project: Where the tracker groups runs.
+        config: The recipe; secrets in it are replaced before anything leaves the process.
+
+    Raises:
+        RecipeError: There is no tracker of that name.
+        MissingExtraError: Its library is not installed.
+    """
+    if unknown := [name for name in names if name not in TRACKERS]:
+        raise RecipeError(f"unknown tracker {unknown[0]!r}. Known: {', '.join(TRACKERS)}.")
+    return [_Guarded(TRACKERS[name](run_dir, project, redacted(config)), name) for name in names]
+
+
+def redacted(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the values of secret-looking keys replaced."""
+    return {
+        key: redacted(value)
+        if isinstance(value, Mapping)
+        else "<redacted>"
+        if _SECRET.search(key)
+        else value
+        for key, value in config.items()
+    }
+
+
+def sample_texts(rollouts: Sequence[Rollout], scores: Sequence[Score]) -> dict[str, str]:
+    """Best, median and worst scored answer of a step, to be read."""
+    scored = sorted(
+        (score.value, index) for index, score in enumerate(scores) if score.value is not None
+    )
+    if not scored:
+        return {}
+    picks = {"best": scored[-1], "median": scored[len(scored) // 2], "worst": scored[0]}
+    return {
+        name: f"reward {value:.3f}\n\n{rollouts[index].prompt.messages[-1].content}\n\n"
+        f"{rollouts[index].text}"
+        for name, (value, index) in picks.items()
+    }
+
+
+class _Guarded:
+    """Keeps a tracker's failures from the training; says the first one."""
+
+    def __init__(self, inner: Tracker, name: str) -> None:
+        self._inner, self._name = inner, name
+        self.num_failures = 0
+
+    def log(self, metrics: Mapping[str, float], *, step: int) -> None:
+        self._try(lambda: self._inner.log(metrics, step=step))
+
+    def log_rollouts(
+        self, rollouts: Sequence[Rollout], scores: Sequence[Score], *, step: int
+    ) -> None:
+        self._try(lambda: self._inner.log_rollouts(rollouts, scores, step=step))
+
+    def close(self) -> None:
+        self._try(self._inner.close)
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:
+            self.num_failures += 1
+            if self.num_failures == 1:
+                print(f"tracker {self._name} failed, training goes on: {error}", file=sys.stderr)
+
+
+class _TensorBoard:
+    def __init__(self, run_dir: Path, project: str, config: Mapping[str, Any]) -> None:
+        module = _import("torch.utils.tensorboard", extra="tensorboard")
+        self._writer = module.SummaryWriter(str(run_dir / "tensorboard"))
+
+    def log(self, metrics: Mapping[str, float], *, step: int) -> None:
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+
+    def log_rollouts(
+        self, rollouts: Sequence[Rollout], scores: Sequence[Score], *, step: int
+    ) -> None:
+        for name, text in sample_texts(rollouts, scores).items():
+            self._writer.add_text(f"rollouts/{name}", text, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WandbLike:
+    """Weights & Biases, or trackio, which has the same calls."""
+
+    def __init__(
+        self, library: str, run_dir: Path, project: str, config: Mapping[str, Any]
+    ) -> None:
+        self._library = _import(library, extra=library)
+        self._library.init(project=project, name=run_dir.name, config=dict(config))
+
+    def log(self, metrics: Mapping[str, float], *, step: int) -> None:
+        self._library.log(dict(metrics), step=step)
+
+    def log_rollouts(
+        self, rollouts: Sequence[Rollout], scores: Sequence[Score], *, step: int
+    ) -> None:
+        texts = sample_texts(rollouts, scores)
+        table = self._library.Table(
+            columns=["which", "text"], data=[list(i) for i in texts.items()]
+        )
+        self._library.log({"rollouts": table}, step=step)
+
+    def close(self) -> None:
+        self._library.finish()
+
+
+def _import(module: str, *, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(extra, extra=extra) from error
+
+
+TRACKERS: dict[str, Callable[[Path, str, Mapping[str, Any]], Tracker]] = {
+    "tensorboard": _TensorBoard,
+    "wandb": lambda *arguments: _WandbLike("wandb", *arguments),
+    "trackio": lambda *arguments: _WandbLike("trackio", *arguments),
+}
