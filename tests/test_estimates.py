@@ -23,6 +23,7 @@ from grlo.algorithms.grpo import GRPO
 from grlo.algorithms.ppo import PPO
 from grlo.errors import ModelError
 from grlo.estimates import (
+    MemoryItem,
     ModelShape,
     estimate_memory,
     forward_flops,
@@ -199,6 +200,17 @@ def test_every_further_model_and_type_is_counted() -> None:
     assert sizes["policy autocast copies"] == 2 * count
     assert sizes["engine's copy of the policy"] == 2 * count
     assert sizes["key/value cache, full rows: 4"] == 4 * 30 * (2 * 3 * 2 * 16) * 2
+
+
+def test_the_peak_is_what_is_held_and_the_hungriest_phase() -> None:
+    items = (
+        MemoryItem("a", "always", 100),
+        MemoryItem("b", "always", 10),
+        MemoryItem("c", "generate", 7),
+        MemoryItem("d", "update", 4),
+        MemoryItem("e", "update", 2),
+    )
+    assert peak_bytes(items) == 117
 
 
 def test_adapters_and_checkpointing_save_memory() -> None:

@@ -35,6 +35,11 @@ def talk(
 
 
 def greedy(model: Path, messages: list[Message], *, max_tokens: int = 12) -> str:
+    tokens = greedy_tokens(model, messages, max_tokens=max_tokens)
+    return ChatRenderer.from_pretrained(str(model)).decode(tokens)
+
+
+def greedy_tokens(model: Path, messages: list[Message], *, max_tokens: int) -> list[int]:
     """The most probable answer, token by token from whole forward passes."""
     renderer = ChatRenderer.from_pretrained(str(model))
     language_model = AutoModelForCausalLM.from_pretrained(model)
@@ -45,7 +50,7 @@ def greedy(model: Path, messages: list[Message], *, max_tokens: int = 12) -> str
             tokens.append(int(language_model(torch.tensor([tokens])).logits[0, -1].argmax()))
         if tokens[-1] in renderer.stop_ids:
             break
-    return renderer.decode(tokens[start:])
+    return tokens[start:]
 
 
 def test_answers_are_the_models_and_remember_the_conversation(
@@ -72,6 +77,17 @@ def test_sampling_settings_of_the_checkpoint_do_not_leak_in(
     ).save_pretrained(model)
     monkeypatch.undo()
     assert talk(model, "hello\n", monkeypatch) == plain
+
+
+def test_every_stop_token_of_the_renderer_ends_an_answer(
+    make_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model("policy")
+    whole = greedy_tokens(model, [Message("user", "hello")], max_tokens=6)
+    GenerationConfig(eos_token_id=whole[3]).save_pretrained(model)
+    ((_, text),) = talk(model, "hello\n", monkeypatch)
+    renderer = ChatRenderer.from_pretrained(str(model))
+    assert text.content == renderer.decode(whole[: whole.index(whole[3])])
 
 
 def test_reset_forgets_and_quit_leaves(make_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
