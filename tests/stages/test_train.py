@@ -214,7 +214,7 @@ def test_only_the_newest_and_the_best_checkpoint_are_kept(make_recipe, tmp_path)
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(make_recipe, tmp_path):
     recipe = make_recipe("grpo", steps=500, extra="[checkpoint]\nevery = 400\n")
     run = RunDir(tmp_path / "run")
-    command = [sys.executable, "-m", "grlo.cli", "train", str(recipe), "--run", str(run.path)]
+    command = [sys.executable, "-m", "grlo", "train", str(recipe), "--run", str(run.path)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ
     )

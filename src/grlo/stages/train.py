@@ -15,6 +15,7 @@ import torch
 from grlo.reporting.live import LiveView
 from grlo.trackers import open_trackers
 from transformers import AutoConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from grlo.errors import CheckpointError, DataError
 from grlo.estimates import ModelShape, shape_from_config
@@ -47,6 +48,7 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
     Raises:
         GrloError: What the user has to mend; the newest checkpoint is intact.
     """
+    disable_progress_bar()  # Ours says what is being loaded.
     if recipe.training.num_threads:
         torch.set_num_threads(recipe.training.num_threads)
     device = choose_device(recipe.training.device)
