@@ -65,6 +65,7 @@ def test_answers_are_the_models_and_remember_the_conversation(
     assert second[:3] == [*first, Message("user", "and again")]
     assert second[3].content == greedy(model, second[:3])
     assert first[1].content in capsys.readouterr().out
+    assert first[1].content != second[3].content, "the model is one whose answers differ"
 
 
 def test_sampling_settings_of_the_checkpoint_do_not_leak_in(

@@ -35,13 +35,13 @@ from grlo.recipe import differences, format_recipe, load_dumped, load_recipe
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
 from grlo.settings import Recipe
+from grlo.trackers import TRACKERS
 from grlo.types import Completion, Message, Prompt, Rollout
 
 MAX_TOKENS_SHOWN = 120
 SAMPLE_ANSWER = "This is an answer."
 TRIAL_PROMPTS, TRIAL_SAMPLES, TRIAL_TOKENS = 2, 2, 16
 """Size of the step that is tried."""
-TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
 
 @dataclass
@@ -437,7 +437,7 @@ def _check_software(recipe: Recipe, findings: _Findings) -> None:
         if name not in TRACKERS:
             known = ", ".join(TRACKERS)
             findings.problems.append(f"trackers.names: unknown {name!r}; expected any of {known}.")
-        elif importlib.util.find_spec(TRACKERS[name]) is None:
+        elif importlib.util.find_spec(name) is None:
             findings.problems.append(
                 f"trackers.names: {name} is not installed. Install it with: "
                 f"pip install 'grlo[{name}]'"
