@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from grlo.errors import DataError
-from grlo.evaluation.stats import Estimate, average, clustered_mean
+from grlo.evaluation.stats import Estimate, average, clustered_mean, paired_difference
 from grlo.interfaces import Benchmark, Progress, Renderer, RolloutEngine, silent
 from grlo.rollout import sample
 from grlo.rundir import read_jsonl, write_atomic
@@ -201,7 +201,29 @@ def domain_scores(results: Iterable[BenchmarkResult]) -> dict[str, Estimate]:
     }
 
 
-def problem_means(result: BenchmarkResult) -> dict[str, float]:
+def gain(before: BenchmarkResult, after: BenchmarkResult, *, seed: int) -> Estimate:
+    """How much one model scores above another, paired over the problems that both have scores of.
+
+    Raises:
+        ValueError: The results are of unlike problems, versions or sampling, or share no problem.
+    """
+    if _comparable(before.identity) != _comparable(after.identity):
+        raise ValueError(f"results of {before.name} and {after.name} cannot be compared")
+    first, second = _problem_means(before), _problem_means(after)
+    common = first.keys() & second.keys()
+    return paired_difference(
+        {problem: first[problem] for problem in common},
+        {problem: second[problem] for problem in common},
+        seed=seed,
+    )
+
+
+def _comparable(identity: Identity) -> Identity:
+    """Without what may differ between models: the tokens and the ids that stop them."""
+    return replace(identity, rendering="", sampling=replace(identity.sampling, stop=()))
+
+
+def _problem_means(result: BenchmarkResult) -> dict[str, float]:
     """Mean score of every problem with a scored sample, by the problem's number and id."""
     by_problem: dict[str, list[float]] = defaultdict(list)
     for rollout, score in zip(result.rollouts, result.scores, strict=True):
