@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from rich.console import Console
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from grlo.benchmarks import BENCHMARKS
 from grlo.engines.hf import HFEngineSettings
@@ -145,6 +146,7 @@ def load_benchmark(name: str) -> Benchmark:
 def _load_engine(
     path: str, renderer: ChatRenderer, *, device: str, dtype: Dtype, seed: int
 ) -> RolloutEngine:
+    disable_progress_bar()  # Of loading; ours is about answers.
     try:
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import torch
 from rich.console import Console
 
 import grlo.nano
@@ -91,10 +92,13 @@ def quickstart(*, run_dir: Path, seed: int = 0) -> dict[str, object]:
     console = Console()
     console.print(
         "A base language model of 0.65 million parameters learns from a reward model, on chat "
-        "prompts only.\nDoes that make it better at mathematics and code, of which neither the "
-        "prompts nor the\nreward model have seen any? The control gets the same rewards, dealt out "
+        "prompts only. Does that make it better at mathematics and code, of which neither the "
+        "prompts nor the reward model have seen any? The control gets the same rewards, dealt out "
         "at random.\n"
     )
+    # For so small a model a second thread costs more than it gives, and results do not depend on
+    # how many cores there are.
+    torch.set_num_threads(1)
 
     def measure(arm: str, model: str) -> list[BenchmarkResult]:
         return run_benchmarks(
