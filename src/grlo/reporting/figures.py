@@ -9,7 +9,7 @@ from html import escape
 # Distinguishable with any colour vision (Okabe and Ito 2008).
 COLORS = ("#7f7f7f", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00")
 _WIDTH, _HEIGHT = 640, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 34, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 38, 40
 
 
 def line_chart(

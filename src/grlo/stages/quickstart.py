@@ -360,7 +360,7 @@ def report(arms: Mapping[str, Arm], *, recipe: Recipe, seconds: float) -> str:
     """The page with table, charts and answers; all that models wrote is escaped."""
     bars = {
         ARMS[name]: [
-            (100 * score.value, 100 * score.low, 100 * score.high)
+            (100 * score.value, max(0.0, 100 * score.low), min(100.0, 100 * score.high))
             for score in (*(arm.domains[domain] for domain in DOMAINS), arm.average)
         ]
         for name, arm in arms.items()
