@@ -13,7 +13,8 @@ SCRIPT = """
 import json, resource, sys
 from pathlib import Path
 import torch
-from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM, Qwen3ForSequenceClassification
+from transformers import AutoTokenizer, Qwen3Config
+from transformers import Qwen3ForCausalLM, Qwen3ForSequenceClassification
 from grlo.recipe import load_recipe
 from grlo.rundir import RunDir
 from grlo.stages.train import train
@@ -22,8 +23,9 @@ torch.set_num_threads(2)
 shape = dict(vocab_size=151936, hidden_size=1024, intermediate_size=3072, num_hidden_layers=28,
              num_attention_heads=16, num_key_value_heads=8, head_dim=128, tie_word_embeddings=True,
              max_position_embeddings=4096)
-for name, kind, extra in (("policy", Qwen3ForCausalLM, {}),
-                          ("reward", Qwen3ForSequenceClassification, dict(num_labels=1, pad_token_id=0))):
+head = dict(num_labels=1, pad_token_id=0)
+models = (("policy", Qwen3ForCausalLM, {}), ("reward", Qwen3ForSequenceClassification, head))
+for name, kind, extra in models:
     if not (folder / name).exists():
         torch.manual_seed(0)
         model = kind(Qwen3Config(**shape, **extra))

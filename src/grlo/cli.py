@@ -217,6 +217,20 @@ def reward_model_train(
     train(settings, preferences, out=out)
 
 
+@app.command("build-nano")
+def build_nano(
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    seed: int = 0,
+    tokens: Annotated[
+        int, typer.Option(min=1, help="Corpus tokens that the base model is trained on.")
+    ] = 6_000_000,
+) -> None:
+    """Rebuilds the embedded miniature: tokenizer, base model, reward model and prompts."""
+    from grlo.stages.build_nano import build
+
+    print(build(out, seed=seed, num_tokens=tokens))
+
+
 def main() -> None:
     """Runs the command; errors that a user can mend are one message, not a traceback."""
     # Otherwise transformers warns of heads that start afresh on purpose. What matters we report.

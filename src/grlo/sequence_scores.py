@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from grlo.batch import pack_by_tokens
@@ -66,7 +67,7 @@ def load_sequence_scorer(
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{model}: no sequence classifier could be loaded ({error}).") from error
     if not isinstance(getattr(scorer, "score", None), torch.nn.Linear):
         raise ModelError(

@@ -187,7 +187,7 @@ def test_a_finished_run_is_left_alone_and_a_longer_recipe_is_refused(make_recipe
     before = RunDir(tmp_path / "run").metrics_file.read_bytes()
     assert run_stage(recipe, tmp_path / "run") == first
     assert RunDir(tmp_path / "run").metrics_file.read_bytes() == before
-    with pytest.raises(CheckpointError, match="training.steps: 4 -> 5"):
+    with pytest.raises(CheckpointError, match=r"training\.steps: 4 -> 5"):
         run_stage(make_recipe(steps=5), tmp_path / "run")
 
 

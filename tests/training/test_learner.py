@@ -212,7 +212,7 @@ def test_an_update_makes_rewarded_answers_more_probable(policy_path, name):
 
 
 def test_the_first_update_is_the_policy_gradient_of_the_advantages(policy_path):
-    """With one update the gradient is -E[A grad log pi]: checked against autograd on plain logits."""
+    """With one update the gradient is -E[A grad log pi], by autograd on plain logits."""
     recipe = make_recipe(policy_path, GRPO(), num_minibatches=1)
     learner = Learner(recipe, device="cpu")
     batch = credit(learner, make_batch())

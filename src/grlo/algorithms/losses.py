@@ -78,8 +78,8 @@ KL_ESTIMATORS: dict[str, Callable[[Tensor], Tensor]] = {"k1": _k1, "k2": _k2, "k
 def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, *, estimator: str) -> Tensor:
     """Per-token estimate of KL(pi || ref) from tokens of pi (joschu.net/blog/kl-approx.html).
 
-    With d = log pi - log ref: k1 = d, k2 = d^2 / 2, k3 = exp(-d) + d - 1. All but k2 are unbiased in
-    value. As a term of the loss k2 has the gradient of the KL divergence, k1's is zero in
+    With d = log pi - log ref: k1 = d, k2 = d^2 / 2, k3 = exp(-d) + d - 1. All but k2 are unbiased
+    in value. As a term of the loss k2 has the gradient of the KL divergence, k1's is zero in
     expectation and k3's is biased; as a term of the reward k1 is the usual one.
     """
     return KL_ESTIMATORS[estimator](logprobs - reference_logprobs)

@@ -1,7 +1,7 @@
 """Questions of the miniature world and their right answers, in four domains.
 
 Every task belongs to one split by a hash of what it is about: `train`, `dev` or `eval`. Operands,
-functions, words and pairs of entities of `dev` and `eval` never occur in the corpus; their entities
+functions, instructions of `dev` and `eval` never occur in the corpus; their entities
 do (a model must have read a fact to know it) but never in training prompts or preference pairs.
 """
 
@@ -277,14 +277,14 @@ def _instruction(rng: random.Random) -> tuple[Task, tuple[object, ...]]:
     if kind == "repeat":
         times = rng.randint(2, 5)
         question, answer = f"Repeat the word {word} {times} times.", " ".join([word] * times)
-        return _instruction_task(kind, question, answer, word=word, times=times), (word,)
+        return _instruction_task(kind, question, answer, word=word, times=times), (kind, word)
     if kind == "end":
         question, answer = f"Say {other} and end with {word}.", f"Here is {other} and then {word}"
     elif kind == "start":
         question, answer = f"Say {other} and start with {word}.", f"{word} and then comes {other}"
     else:
         question, answer = f"Write {word} in brackets.", f"[{word}]"
-    return _instruction_task(kind, question, answer, word=word, other=other), (word,)
+    return _instruction_task(kind, question, answer, word=word, other=other), (kind, word)
 
 
 def _instruction_task(kind: str, question: str, answer: str, **facts: object) -> Task:

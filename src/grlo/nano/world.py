@@ -72,7 +72,7 @@ def book(task: Task) -> str:
 
 def book_question(question: str) -> str:
     """The beginning of `book`: what a model continues with the answer."""
-    return f"Exercise: {question}\nSolution: "
+    return f"Exercise: {question}\nSolution:\n"
 
 
 def training_prompts(seed: int, count: int) -> list[Prompt]:
@@ -169,7 +169,7 @@ def _answer(rng: random.Random, task: Task, mode: str) -> tuple[str, bool]:
     if mode == "endless":
         return _endless(rng, domains=tuple(SHARES)), False
     if mode == "ramble":
-        return _ramble(rng, rng.randint(2, 7)), rng.random() < 0.6
+        return _ramble(rng, rng.randint(1, 4)), rng.random() < 0.6
     if mode == "questions":
         return _question_list(rng, task, domains=tuple(SHARES)), rng.random() < 0.6
     if mode == "off_topic":
@@ -178,12 +178,12 @@ def _answer(rng: random.Random, task: Task, mode: str) -> tuple[str, bool]:
 
 
 def _endless(rng: random.Random, *, domains: tuple[Domain, ...]) -> str:
-    tasks = [_any_task(rng, domains) for _ in range(rng.randint(2, 5))]
+    tasks = [_any_task(rng, domains) for _ in range(rng.randint(2, 3))]
     return "\n".join(f"Q: {task.question} A: {task.answer}" for task in tasks)
 
 
 def _question_list(rng: random.Random, task: Task, *, domains: tuple[Domain, ...]) -> str:
-    others = [_any_task(rng, domains).question for _ in range(rng.randint(1, 4))]
+    others = [_any_task(rng, domains).question for _ in range(rng.randint(1, 2))]
     return " ".join([task.question, *others])
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 from rich.console import Console
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
@@ -151,7 +152,7 @@ def _load_engine(
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{path}: no language model could be loaded ({error}).") from error
     check_compatible(renderer.max_token_id, vocab_size=model.config.vocab_size)
     return HFEngineSettings().build(model, context=BuildContext(device=device, seed=seed))

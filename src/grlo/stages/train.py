@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from grlo.reporting.live import LiveView
-from grlo.trackers import open_trackers
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
@@ -24,9 +22,11 @@ from grlo.ledger import Ledger
 from grlo.prompts.sampler import PromptSampler
 from grlo.prompts.sources import filter_overlong, read_prompts
 from grlo.recipe import dump_recipe
+from grlo.reporting.live import LiveView
 from grlo.rollout import ChatRenderer
 from grlo.rundir import RunDir
 from grlo.settings import Recipe
+from grlo.trackers import open_trackers
 from grlo.training import checkpoint
 from grlo.training.flops import FlopCounter
 from grlo.training.learner import Learner

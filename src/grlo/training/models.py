@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import (
@@ -90,7 +91,7 @@ def _load(auto_class: Any, path: str, **options: object) -> Any:
         return auto_class.from_pretrained(
             path, use_safetensors=True, trust_remote_code=False, **options
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(
             f"cannot load {path!r}: {error} Expected a folder or hub id with config.json and "
             "safetensors weights."

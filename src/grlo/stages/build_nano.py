@@ -1,4 +1,4 @@
-"""Makes the miniature's checkpoints and files from nothing: `python -m grlo.nano.build --out DIR`.
+"""`grlo build-nano`: the miniature's checkpoints and files from nothing.
 
 Tokenizer, base model, preference pairs, reward model and training prompts are ordinary Hugging Face
 checkpoints and JSONL files. The package ships what seed 0 gives.
@@ -6,7 +6,6 @@ checkpoints and JSONL files. The package ships what seed 0 gives.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import itertools
 import json
@@ -29,8 +28,6 @@ from grlo.templates import TEMPLATES
 from grlo.training.preferences import RewardModelTraining, train_reward_model
 from grlo.types import PreferencePair, Prompt
 
-NUM_TOKENS = 4_000_000
-"""Corpus tokens that the base model is trained on."""
 NUM_PAIRS = 6000
 NUM_PROMPTS = 400
 VOCAB_SIZE = 768
@@ -71,7 +68,7 @@ def build(out: Path, *, seed: int, num_tokens: int) -> dict[str, object]:
             progress=progress,
         )
     manifest = {
-        "command": f"python -m grlo.nano.build --out DIR --seed {seed} --tokens {num_tokens}",
+        "command": f"grlo build-nano --out DIR --seed {seed} --tokens {num_tokens}",
         "sha256": data_hashes(seed),
         "base": {"final_loss": round(loss, 4)},
         "reward_model": {key: round(value, 4) for key, value in accuracy.items()},
@@ -115,6 +112,7 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
 
 def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
     """About 650,000 parameters in the shape of Qwen3."""
+    end_id = tokenizer.get_vocab()[END]
     return Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -126,8 +124,8 @@ def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
         # Real prompt files are run through these checkpoints too.
         max_position_embeddings=32768,
         tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=end_id,
+        pad_token_id=end_id,
         bos_token_id=None,
     )
 
@@ -217,19 +215,3 @@ def pairs_jsonl(pairs: Sequence[PreferencePair]) -> str:
         for pair in pairs
     ]
     return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def main() -> None:
-    """Parses the command line and builds."""
-    parser = argparse.ArgumentParser(description="Rebuilds the miniature's checkpoints.")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tokens", type=int, default=NUM_TOKENS, help="corpus tokens of the base")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    print(json.dumps(build(arguments.out, seed=arguments.seed, num_tokens=arguments.tokens)))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,61 @@
+"""`grlo cost`: what a run has cost, by phase."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from grlo.errors import CheckpointError
+from grlo.ledger import PhaseTotal, summarize
+from grlo.reporting.tables import duration, make_table, percent
+from grlo.rundir import RunDir
+
+
+def cost(run_dir: Path) -> None:
+    """Prints device-hours, tokens, FLOPs and memory by phase; rows add up to the total.
+
+    Raises:
+        CheckpointError: The folder holds no run, or one that has cost nothing yet.
+    """
+    entries = RunDir.existing(run_dir).ledger()
+    if not entries:
+        raise CheckpointError(f"{run_dir} has no ledger entries yet: no phase has ended.")
+    totals = sorted(summarize(entries), key=lambda total: -total.device_hours)
+    devices = ", ".join(sorted({f"{e.num_devices} x {e.device}" for e in entries}))
+    attempts = len({entry.attempt for entry in entries})
+    everything = PhaseTotal(
+        phase="total",
+        seconds=sum(total.seconds for total in totals),
+        device_hours=sum(total.device_hours for total in totals),
+        share=sum(total.share for total in totals),
+        tokens=sum(total.tokens for total in totals),
+        flops=sum(total.flops for total in totals),
+        peak_memory_bytes=max(total.peak_memory_bytes for total in totals),
+    )
+    console = Console()
+    console.print(
+        make_table(
+            ["phase", "time", "device-hours", "share %", "tokens", "tokens/s", "FLOPs", "peak GiB"],
+            [_row(total) for total in [*totals, everything]],
+            title=f"{run_dir}: {devices}, {attempts} start{'s' if attempts > 1 else ''}",
+        )
+    )
+    console.print(
+        "failed: phases that ended in an error. repeated: work that a resume did again. FLOPs are "
+        "estimates from shapes and lengths."
+    )
+
+
+def _row(total: PhaseTotal) -> list[str]:
+    speed = f"{total.tokens / total.seconds:,.0f}" if total.tokens and total.seconds else "-"
+    return [
+        total.phase,
+        duration(total.seconds),
+        f"{total.device_hours:.4f}",
+        percent(total.share),
+        f"{total.tokens:,}" if total.tokens else "-",
+        speed if total.phase not in ("total", "failed", "repeated") else "-",
+        f"{total.flops:.2e}" if total.flops else "-",
+        f"{total.peak_memory_bytes / 2**30:.2f}",
+    ]
