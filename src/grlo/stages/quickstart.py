@@ -313,7 +313,7 @@ def _findings(arms: Mapping[str, Arm]) -> list[str]:
             f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
             for domain, gain in arms[name].differences.items()
         ]
-        lines.append(f"{ARMS[name]} against base, in points: {', '.join(gains)}")
+        lines.append(f"{ARMS[name]} against base, in points: {'; '.join(gains)}")
     return lines
 
 
@@ -350,7 +350,7 @@ def _show(console: Console, arms: Mapping[str, Arm], *, seconds: float, run_dir:
         )
     )
     for line in _findings(arms):
-        say(line)
+        console.print(line, markup=False, highlight=False)
     say(f"\nTook {duration(seconds)}. Numbers: {run_dir / 'summary.json'}")
     say(f"Talk to it: grlo chat {run_dir / 'open_ended_rl'} --max-tokens 60 --temperature 1")
     say(f"Report: {run_dir / 'report.html'}")
