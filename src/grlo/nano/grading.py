@@ -68,7 +68,8 @@ def grade_instruction(prompt: Prompt, text: str) -> Score:
         times = int(str(prompt.meta["times"]))
         return _score(words == [word] * times, attempt=words[:1] == [word], note=f"not {times}x")
     other = str(prompt.meta["other"])
-    is_short = len(words) <= 12 and not _RUN_ON.search(text)
+    # An echo of "Say ... and end with ..." is no answer, though it ends right.
+    is_short = len(words) <= 12 and words[:1] != ["say"] and not _RUN_ON.search(text)
     if kind == "brackets":
         return _score(text.strip() == f"[{word}]", attempt="[" in text, note=f"not [{word}]")
     position = -1 if kind == "end" else 0
@@ -79,7 +80,7 @@ def grade_instruction(prompt: Prompt, text: str) -> Score:
 def grade_math(prompt: Prompt, text: str) -> Score:
     """Right when the last stated answer is the result and no further question follows."""
     stated = re.findall(r"answer is (-?\d+)\b", text)
-    attempt = re.match(r"\d+ [+-] \d+ = \d+", text) is not None
+    attempt = bool(stated) or re.match(r"\d+ [+-] \d+ = \d+", text) is not None
     if not stated:
         return _score(False, attempt=attempt, note="no answer stated")
     if _RUN_ON.search(text):
