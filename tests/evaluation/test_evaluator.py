@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from collections.abc import Iterable, Sequence
@@ -141,6 +142,26 @@ def test_a_verifier_that_raises_leaves_its_samples_unscored_and_never_zero() -> 
     even = ["y" in r.text for r in result.rollouts if not int(r.prompt.id) % 2]
     assert result.score is not None
     assert result.score.value == pytest.approx(sum(even) / 9)
+
+
+def test_pass_at_k_is_taken_over_the_scored_samples_of_each_problem(tmp_path: Path) -> None:
+    benchmark = replace(make_benchmark(), verifier=fail_on_odd)
+    (result,) = evaluate(LetterEngine(), LetterRenderer(), [benchmark], seed=0)
+    assert list(result.pass_at) == [1, 2], "three samples do not say what four would do"
+    assert result.score is not None
+    assert result.pass_at[1] == pytest.approx(result.score.value)
+    expected = []
+    for problem in (0, 2, 4):
+        right = ["y" in r.text for r in result.rollouts if r.group == problem]
+        expected += [any(pair) for pair in itertools.combinations(right, 2)]
+    assert result.pass_at[2] == pytest.approx(sum(expected) / 9)
+    write_results([result], tmp_path, model=MODEL)
+    entry = json.loads((tmp_path / "summary.json").read_text())["benchmarks"]["letters"]
+    assert entry["pass_at"]["2"] == result.pass_at[2]
+
+    graded = replace(benchmark, verifier=lambda prompt, text: Score(len(text) / 4))
+    (result,) = evaluate(LetterEngine(), LetterRenderer(), [graded], seed=0)
+    assert result.pass_at == {}, "there is no right or wrong"
 
 
 def test_a_benchmark_without_any_score_has_none_and_takes_its_domain_out_of_the_average(

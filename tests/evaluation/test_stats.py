@@ -9,7 +9,15 @@ import statistics
 import numpy as np
 import pytest
 
-from grlo.evaluation.stats import Estimate, average, clustered_mean, paired_difference
+from grlo.evaluation.stats import (
+    Z_95,
+    Estimate,
+    average,
+    clustered_mean,
+    paired_difference,
+    pass_at_k,
+    wilson_interval,
+)
 
 
 def test_with_one_sample_per_problem_the_error_is_that_of_the_mean() -> None:
@@ -64,6 +72,73 @@ def test_95_percent_intervals_cover_the_truth_in_about_95_percent_of_simulated_b
         unclustered += naive.low <= 0.5 <= naive.high
     assert 0.92 <= covered / 400 <= 0.98
     assert unclustered / 400 < 0.85, "the simulation tells clustered from unclustered errors"
+
+
+@pytest.mark.parametrize(("right", "num"), [(0, 20), (1, 20), (13, 20), (150, 150), (3, 442.5)])
+def test_an_end_of_a_wilson_interval_is_a_share_whose_test_just_fails(
+    right: float, num: float
+) -> None:
+    found = right / num
+
+    def distance(share: float) -> float:
+        """Between what was found and a true share, in standard errors of that share."""
+        return abs(found - share) / math.sqrt(share * (1 - share) / num)
+
+    low, high = wilson_interval(found, num)
+    assert low == 0 if right == 0 else distance(low) == pytest.approx(Z_95)
+    assert high == 1 if right == num else distance(high) == pytest.approx(Z_95)
+
+
+def test_right_and_wrong_answers_have_the_interval_of_as_many_independent_ones() -> None:
+    # Four equal answers to each of ten problems are ten answers.
+    scores = [float(problem < 3) for problem in range(10) for _ in range(4)]
+    found = clustered_mean(scores, [index // 4 for index in range(40)])
+    assert (found.low, found.high) == pytest.approx(wilson_interval(0.3, 9))
+    # Two right and two wrong for each are no fewer than forty.
+    found = clustered_mean([1.0, 1.0, 0.0, 0.0] * 10, [index // 4 for index in range(40)])
+    assert (found.low, found.high) == pytest.approx(wilson_interval(0.5, 40))
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0])
+def test_answers_that_are_all_right_or_all_wrong_are_no_certainty(score: float) -> None:
+    found = clustered_mean([score] * 600, [index // 4 for index in range(600)])
+    assert (found.low, found.high) == wilson_interval(score, 150)
+    assert found.high - found.low == pytest.approx(Z_95**2 / (150 + Z_95**2))
+
+
+def test_scores_between_right_and_wrong_have_a_normal_interval() -> None:
+    found = clustered_mean([0.0, 1.0, 0.5], range(3))
+    assert found.high - found.value == pytest.approx(Z_95 * found.standard_error)
+    assert found.low < 0
+
+
+def test_rare_successes_are_covered_by_wilson_intervals_and_not_by_normal_ones() -> None:
+    rng = np.random.default_rng(6)
+    covered = normal = 0
+    for _ in range(600):
+        share_G = rng.beta(0.2, 19.8, size=100)  # mean 1 %
+        scores = (rng.random((100, 2)) < share_G[:, None]).astype(float).ravel().tolist()
+        found = clustered_mean(scores, [index // 2 for index in range(200)])
+        covered += found.low <= 0.01 <= found.high
+        normal += abs(found.value - 0.01) <= Z_95 * found.standard_error
+    assert covered / 600 > 0.93
+    assert normal / 600 < 0.88, "the simulation tells them apart"
+
+
+@pytest.mark.parametrize(("num", "right"), [(1, 1), (4, 0), (4, 1), (5, 3), (7, 2), (6, 6)])
+def test_pass_at_k_is_the_share_of_all_choices_of_k_samples_with_a_right_one(
+    num: int, right: int
+) -> None:
+    samples = [index < right for index in range(num)]
+    for k in range(1, num + 1):
+        choices = [any(choice) for choice in itertools.combinations(samples, k)]
+        assert pass_at_k(num, right, k=k) == pytest.approx(sum(choices) / len(choices))
+
+
+def test_pass_at_more_than_was_sampled_is_refused() -> None:
+    for num, right, k in [(4, 1, 5), (4, 1, 0), (4, 5, 1), (4, -1, 1)]:
+        with pytest.raises(ValueError, match="no pass@"):
+            pass_at_k(num, right, k=k)
 
 
 def test_a_single_problem_says_nothing_about_others() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -117,8 +118,8 @@ def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> Non
 
 def test_percentages_have_one_decimal_and_a_margin_where_there_is_one() -> None:
     assert percent(0.2644) == "26.4"
-    assert percent(0.2644, margin=0.031) == "26.4 ± 3.1"
-    assert percent(1.0, margin=float("inf")) == "100.0 ± ∞"
+    assert percent(0.2644, interval=(0.231, 0.3)) == "26.4 [23.1, 30.0]"
+    assert percent(1.0, interval=(-math.inf, math.inf)) == "100.0 [-inf, inf]"
     assert percent(None) == "-"
 
 

@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from grlo.errors import DataError
-from grlo.evaluation.stats import Estimate, average, clustered_mean, paired_difference
+from grlo.evaluation.stats import (
+    Estimate,
+    average,
+    clustered_mean,
+    paired_difference,
+    pass_at_k,
+)
 from grlo.interfaces import Benchmark, Progress, Renderer, RolloutEngine, silent
 from grlo.rollout import sample
 from grlo.rundir import read_jsonl, write_atomic
@@ -67,6 +73,9 @@ class BenchmarkResult:
     """Tokens of an answer, the stop token included."""
     parts: Mapping[str, float]
     """Mean of every component of the scores, over the samples that have it."""
+    pass_at: Mapping[int, float]
+    """k -> pass@k for k = 1, 2, 4, ..., over the problems with a scored sample; up to the fewest
+    scored samples that one of these has. Empty unless all scores are 0 or 1."""
     seconds: float
     """Wall-clock seconds of drawing and grading."""
 
@@ -182,8 +191,23 @@ def summarize(
         truncated_share=1 - statistics.fmean(stopped),
         mean_tokens=statistics.fmean(len(r.completion.tokens) for r in rollouts),
         parts={name: statistics.fmean(values) for name, values in sorted(parts.items())},
+        pass_at=_pass_at(scored),
         seconds=seconds,
     )
+
+
+def _pass_at(scored: Sequence[tuple[float, int]]) -> dict[int, float]:
+    """Mean pass@k over problems, from the score and the problem of every sample."""
+    by_problem: dict[int, list[float]] = defaultdict(list)
+    for value, problem in scored:
+        by_problem[problem].append(value)
+    if not scored or any(value not in (0, 1) for value, _ in scored):
+        return {}
+    fewest = min(len(values) for values in by_problem.values())
+    return {
+        k: statistics.fmean(pass_at_k(len(v), round(sum(v)), k=k) for v in by_problem.values())
+        for k in (2**power for power in range(fewest.bit_length()))
+    }
 
 
 def domain_scores(results: Iterable[BenchmarkResult]) -> dict[str, Estimate]:
@@ -276,6 +300,7 @@ def write_results(
             "truncated_share": result.truncated_share,
             "mean_tokens": result.mean_tokens,
             "parts": dict(result.parts),
+            "pass_at": dict(result.pass_at),
             "seconds": result.seconds,
         }
     text = json.dumps({"benchmarks": summary}, indent=1, ensure_ascii=False, allow_nan=False)

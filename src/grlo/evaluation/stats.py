@@ -26,7 +26,7 @@ class Estimate:
     standard_error: float
     """Infinite when one problem is all there is: it says nothing about others."""
     low: float
-    """Lower end of the 95 % interval; may lie outside the range of the scores."""
+    """Lower end of the 95 % interval."""
     high: float
     """Upper end of the 95 % interval."""
 
@@ -37,7 +37,11 @@ def clustered_mean(scores: Sequence[float], problems: Sequence[Hashable]) -> Est
     SE^2 = G / (G - 1) * sum_g (sum_{i in g} (s_i - mean))^2 / n^2 for n samples of G problems
     (Miller 2024, section 2.2, with the usual factor for few clusters). With one sample per problem
     it is the standard error of the mean; with equally many per problem, that of the problems'
-    means. The interval is mean +- 1.96 SE. Scores without any spread give an SE of zero.
+    means. Scores without any spread give an SE of zero.
+
+    The interval is mean +- 1.96 SE. If all scores are 0 or 1 it is Wilson's (1927) for the number
+    of independent samples with the same SE, mean (1 - mean) / SE^2, at most n: it stays within
+    [0, 1], and no success among G problems, counted as G samples, does not read as certainty.
 
     Args:
         scores: One score per sample.
@@ -59,7 +63,35 @@ def clustered_mean(scores: Sequence[float], problems: Sequence[Hashable]) -> Est
     if num_problems == 1:
         return _normal(mean, math.inf)
     variance = num_problems / (num_problems - 1) * float(sums @ sums) / len(scores) ** 2
-    return _normal(mean, math.sqrt(variance))
+    standard_error = math.sqrt(variance)
+    if not all(score in (0, 1) for score in scores):
+        return _normal(mean, standard_error)
+    # Without spread nothing shows that the samples of a problem are more than one.
+    is_extreme = mean in (0, 1)
+    share_of_variance = 0.0 if is_extreme else variance / (mean * (1 - mean))
+    num = num_problems if is_extreme else 1 / max(1 / len(scores), share_of_variance)
+    return Estimate(mean, standard_error, *wilson_interval(mean, num))
+
+
+def wilson_interval(share: float, num: float) -> tuple[float, float]:
+    """95 % score interval of a share of `num` independent samples (Wilson 1927)."""
+    shrink = 1 + Z_95**2 / num
+    centre = (share + Z_95**2 / (2 * num)) / shrink
+    half = Z_95 * math.sqrt(share * (1 - share) / num + (Z_95 / (2 * num)) ** 2) / shrink
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def pass_at_k(num_samples: int, num_right: int, *, k: int) -> float:
+    """Unbiased estimate of the chance that one of k samples is right (Chen et al. 2021, eq. 1).
+
+    1 - C(n - c, k) / C(n, k) for c right among n samples of a problem.
+
+    Raises:
+        ValueError: Not 0 <= `num_right` <= `num_samples` or not 1 <= k <= `num_samples`.
+    """
+    if not (0 <= num_right <= num_samples and 1 <= k <= num_samples):
+        raise ValueError(f"no pass@{k} of {num_right} right among {num_samples} samples")
+    return 1 - math.comb(num_samples - num_right, k) / math.comb(num_samples, k)
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:

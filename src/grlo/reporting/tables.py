@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,19 +26,20 @@ def make_table(
     return table
 
 
-def percent(share: float | None, *, margin: float | None = None) -> str:
-    """A share in percent with one decimal, such as `26.4` or `26.4 ± 3.1`; `-` for none.
+def percent(share: float | None, *, interval: tuple[float, float] | None = None) -> str:
+    """A share in percent with one decimal, such as `26.4` or `26.4 [23.1, 30.0]`; `-` for none.
 
     Args:
         share: Between 0 and 1.
-        margin: Half the width of its interval, in the same unit.
+        interval: Its lower and upper end, in the same unit; infinite ends read as `inf`.
     """
     if share is None:
         return "-"
     text = f"{100 * share:.1f}"
-    if margin is None:
+    if interval is None:
         return text
-    return f"{text} ± {100 * margin:.1f}" if math.isfinite(margin) else f"{text} ± ∞"
+    low, high = interval
+    return f"{text} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def duration(seconds: float) -> str:

@@ -185,7 +185,7 @@ def _table(results: Sequence[BenchmarkResult], *, title: str) -> Any:
         score = result.score
         row = [
             result.name,
-            percent(score and score.value, margin=score and score.high - score.value),
+            percent(score and score.value, interval=score and (score.low, score.high)),
             f"{result.num_problems} x {result.identity.sampling.num_samples}",
             percent(result.stop_share),
             f"{result.mean_tokens:.1f}",
@@ -196,5 +196,5 @@ def _table(results: Sequence[BenchmarkResult], *, title: str) -> Any:
     domains = domain_scores(results)
     if len(domains) > 1:
         mean = average(list(domains.values()))
-        rows.append(["average of domains", percent(mean.value, margin=mean.high - mean.value)])
+        rows.append(["average of domains", percent(mean.value, interval=(mean.low, mean.high))])
     return make_table([*columns, "parts"] if has_parts else columns, rows, title=title)

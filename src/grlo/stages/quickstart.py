@@ -290,7 +290,7 @@ def table_rows(arms: Mapping[str, Arm]) -> list[list[str]]:
         return [label, *cells]
 
     def score(estimate: Estimate) -> str:
-        return percent(estimate.value, margin=estimate.high - estimate.value)
+        return percent(estimate.value, interval=(estimate.low, estimate.high))
 
     every = list(arms.values())
     return [
@@ -377,7 +377,7 @@ def report(arms: Mapping[str, Arm], *, recipe: Recipe, seconds: float) -> str:
         heading("Results"),
         html_table(["", *ARMS.values()], table_rows(arms)),
         paragraph(
-            "± is half the width of a 95 % interval, with errors clustered by problem. Differences "
+            "In brackets are 95 % intervals, with errors clustered by problem. Differences "
             "below are paired by problem, with intervals by bootstrap."
         ),
         *map(paragraph, _findings(arms)),
