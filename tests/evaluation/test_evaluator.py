@@ -187,6 +187,10 @@ def test_domains_count_equally_and_so_do_the_benchmarks_in_one() -> None:
     values = [result.score.value for result in results if result.score]
     scores = domain_scores(results)
     assert scores["math"].value == pytest.approx((values[0] + values[1]) / 2)
+    assert results[2].score is not None
+    assert (scores["code"].low, scores["code"].high) == pytest.approx(
+        (results[2].score.low, results[2].score.high)
+    )
     assert scores["code"].value == pytest.approx(values[2])
 
 

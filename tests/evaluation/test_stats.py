@@ -172,6 +172,30 @@ def test_the_errors_of_an_average_match_a_simulation() -> None:
     assert average(parts).standard_error == pytest.approx(simulated, rel=0.02)
 
 
+def test_the_average_of_normal_intervals_is_normal_and_that_of_one_is_its_own() -> None:
+    rng = np.random.default_rng(7)
+    parts = [clustered_mean(rng.random(20).tolist(), range(20)) for _ in range(4)]
+    found = average(parts)
+    assert found.high - found.value == pytest.approx(Z_95 * found.standard_error)
+    assert found.value - found.low == pytest.approx(Z_95 * found.standard_error)
+    alone = clustered_mean([0.0] * 30, range(30))
+    own = average([alone])
+    assert (own.low, own.high) == pytest.approx((alone.low, alone.high))
+    assert own.high > 0.1
+
+
+def test_the_average_of_rare_successes_is_covered_and_stays_possible() -> None:
+    shares = [0.005, 0.01, 0.02, 0.0]
+    rng = np.random.default_rng(8)
+    covered = 0
+    for _ in range(500):
+        draws = [(rng.random(150) < share).astype(float).tolist() for share in shares]
+        found = average([clustered_mean(draw, range(150)) for draw in draws])
+        assert found.low >= -1e-12
+        covered += found.low <= np.mean(shares) <= found.high
+    assert covered / 500 > 0.93
+
+
 def test_a_paired_bootstrap_agrees_with_that_of_scipy() -> None:
     stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
     rng = np.random.default_rng(4)

@@ -97,7 +97,9 @@ def pass_at_k(num_samples: int, num_right: int, *, k: int) -> float:
 def average(estimates: Sequence[Estimate]) -> Estimate:
     """Plain mean of independent estimates, each counting equally, such as one per domain.
 
-    SE = sqrt(sum_k SE_k^2) / K.
+    SE = sqrt(sum_k SE_k^2) / K. The interval is put together from those of the estimates likewise,
+    each side for itself (MOVER, Zou and Donner 2008): that of one estimate is its own, that of
+    normal ones is normal, and it stays within the range of the scores if they do.
 
     Raises:
         ValueError: There are no estimates.
@@ -106,7 +108,12 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
         raise ValueError("no estimates")
     num = len(estimates)
     value = math.fsum(estimate.value for estimate in estimates) / num
-    return _normal(value, math.hypot(*(e.standard_error for e in estimates)) / num)
+    return Estimate(
+        value=value,
+        standard_error=math.hypot(*(e.standard_error for e in estimates)) / num,
+        low=value - math.hypot(*(e.value - e.low for e in estimates)) / num,
+        high=value + math.hypot(*(e.high - e.value for e in estimates)) / num,
+    )
 
 
 def paired_difference(
