@@ -23,5 +23,10 @@ lint: install
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+bench: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python bench/trl_step.py
+	$(BIN)/python bench/generation.py
+
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info

@@ -88,7 +88,7 @@ def attention_name(settings: ModelSettings) -> str:
 
 def _load(auto_class: Any, path: str, **options: object) -> Any:
     try:
-        return auto_class.from_pretrained(
+        loaded = auto_class.from_pretrained(
             path, use_safetensors=True, trust_remote_code=False, **options
         )
     except (OSError, ValueError, SafetensorError) as error:
@@ -96,6 +96,11 @@ def _load(auto_class: Any, path: str, **options: object) -> Any:
             f"cannot load {path!r}: {error} Expected a folder or hub id with config.json and "
             "safetensors weights."
         ) from error
+    # Weights on a CPU may lie in the mapped file at any address, and kernels round by alignment: a
+    # resumed run would differ in the last bit from one whose weights torch allocated.
+    for parameter in (loaded[0] if isinstance(loaded, tuple) else loaded).parameters():
+        parameter.data = parameter.data.clone()
+    return loaded
 
 
 def _prepare(
