@@ -74,7 +74,9 @@ def test_95_percent_intervals_cover_the_truth_in_about_95_percent_of_simulated_b
     assert unclustered / 400 < 0.85, "the simulation tells clustered from unclustered errors"
 
 
-@pytest.mark.parametrize(("right", "num"), [(0, 20), (1, 20), (13, 20), (150, 150), (3, 442.5)])
+@pytest.mark.parametrize(
+    ("right", "num"), [(0, 20), (1, 20), (13, 20), (0, 150), (150, 150), (3, 442.5)]
+)
 def test_an_end_of_a_wilson_interval_is_a_share_whose_test_just_fails(
     right: float, num: float
 ) -> None:
@@ -191,7 +193,7 @@ def test_the_average_of_rare_successes_is_covered_and_stays_possible() -> None:
     for _ in range(500):
         draws = [(rng.random(150) < share).astype(float).tolist() for share in shares]
         found = average([clustered_mean(draw, range(150)) for draw in draws])
-        assert found.low >= -1e-12
+        assert found.low >= 0
         covered += found.low <= np.mean(shares) <= found.high
     assert covered / 500 > 0.93
 

@@ -78,7 +78,8 @@ def wilson_interval(share: float, num: float) -> tuple[float, float]:
     shrink = 1 + Z_95**2 / num
     centre = (share + Z_95**2 / (2 * num)) / shrink
     half = Z_95 * math.sqrt(share * (1 - share) / num + (Z_95 / (2 * num)) ** 2) / shrink
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At 0 and 1 the end is the share itself, but for rounding.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def pass_at_k(num_samples: int, num_right: int, *, k: int) -> float:
