@@ -32,7 +32,7 @@ def test_rows_come_back_as_they_were_written(tmp_path):
     assert read_jsonl(tmp_path / "missing.jsonl") == []
 
 
-@pytest.mark.parametrize("torn", ['{"a": 3', '{"a": 3}', "x" * 200_000])
+@pytest.mark.parametrize("torn", ['{"a": 3', '{"a": 3}', "x" * 200_000, "\0" * 70_000 + "}\n"])
 def test_a_torn_last_line_is_left_out_and_overwritten(tmp_path, torn):
     path = tmp_path / "x.jsonl"
     append_jsonl(path, [{"a": 1}, {"a": 2}])
@@ -82,6 +82,56 @@ while True:
         assert json.loads((tmp_path / "state.json").read_text())["n"] >= 6
 
 
+def run_limited(code: str, folder, *, limit: int) -> subprocess.CompletedProcess[str]:
+    """Runs code in a process whose files cannot grow beyond `limit` bytes."""
+    head = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from grlo.rundir import append_jsonl, write_atomic\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "folder = Path(sys.argv[1])\n"
+    )
+    command = [sys.executable, "-c", head + code, str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_kill_in_the_middle_of_a_line_loses_that_line_only(tmp_path):
+    append_jsonl(tmp_path / "x.jsonl", [{"n": 0}])
+    # The kernel writes what fits and kills the process when it goes on.
+    code = (
+        "signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\n"
+        "append_jsonl(folder / 'x.jsonl', [{'n': 1}, {'n': 2, 'pad': 'y' * 5000}])\n"
+    )
+    killed = run_limited(code, tmp_path, limit=1000)
+    assert killed.returncode == -signal.SIGXFSZ, killed.stderr
+    assert (tmp_path / "x.jsonl").stat().st_size == 1000
+    assert read_jsonl(tmp_path / "x.jsonl") == [{"n": 0}, {"n": 1}]
+    append_jsonl(tmp_path / "x.jsonl", [{"n": 3}])
+    assert [row["n"] for row in read_jsonl(tmp_path / "x.jsonl")] == [0, 1, 3]
+
+
+def test_a_row_that_only_half_fits_leaves_no_trace(tmp_path):
+    append_jsonl(tmp_path / "x.jsonl", [{"n": 0}])
+    write_atomic(tmp_path / "state", "old")
+    before = (tmp_path / "x.jsonl").read_bytes()
+    code = (
+        "from grlo.errors import CheckpointError\n"
+        "for write in (\n"
+        "    lambda: append_jsonl(folder / 'x.jsonl', [{'pad': 'y' * 3000}] * 9),\n"
+        "    lambda: write_atomic(folder / 'state', 'z' * 30000),\n"
+        "):\n"
+        "    try: write()\n"
+        "    except CheckpointError as error: print(error)\n"
+    )
+    limited = run_limited(code, tmp_path, limit=20_000)
+    assert limited.returncode == 0, limited.stderr
+    assert limited.stdout.count("cannot write") == 2
+    assert limited.stdout.count("the last checkpoint too, is intact") == 2
+    assert (tmp_path / "x.jsonl").read_bytes() == before
+    assert (tmp_path / "state").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state", "x.jsonl"]
+
+
 def test_a_full_disk_is_a_clear_error_and_nothing_is_lost(tmp_path, monkeypatch):
     append_jsonl(tmp_path / "x.jsonl", [{"a": 1}])
     write_atomic(tmp_path / "state", "old")
@@ -107,6 +157,82 @@ def test_a_second_writer_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
         pass
     with open_run(tmp_path / "run") as run:
         assert run.record()["recipe"] == RECIPE
+
+
+def test_the_lock_of_another_process_dies_with_it(tmp_path):
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from grlo.rundir import RunDir\n"
+        f"with RunDir.create_or_open(Path(sys.argv[1]), recipe={RECIPE}, prompt_hash='abc'):\n"
+        "    print('open', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        with pytest.raises(CheckpointError, match="another process"):
+            open_run(tmp_path / "run").__enter__()
+        assert RunDir.existing(tmp_path / "run").metrics() == [], "readers need no lock"
+    finally:
+        holder.kill()
+        holder.communicate()
+    with open_run(tmp_path / "run"):
+        pass
+
+
+def test_a_start_killed_before_the_recipe_is_in_place_does_not_block_the_next(tmp_path):
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from grlo.rundir import RunDir\n"
+        "Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"with RunDir.create_or_open(Path(sys.argv[1]), recipe={RECIPE}, prompt_hash='abc'): ...\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    killed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert list((tmp_path / "run").glob(".*")), "the kill has left something behind"
+    with open_run(tmp_path / "run") as run:
+        assert run.record()["recipe"] == RECIPE
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_damaged_records_are_named(tmp_path):
+    with open_run(tmp_path / "run") as run:
+        append_jsonl(run.ledger_file, [{"step": 1}])
+        with pytest.raises(DataError, match=r"ledger\.jsonl:1"):
+            run.ledger()
+        with pytest.raises(DataError, match="step 4; there are none yet"):
+            run.rollouts(4)
+    run.recipe_file.write_text('{"recipe": ')
+    with pytest.raises(CheckpointError, match=r"recipe\.json is damaged"):
+        open_run(tmp_path / "run").__enter__()
+
+
+def test_the_commit_is_that_of_our_own_sources_and_says_whether_they_were_edited(
+    tmp_path, monkeypatch
+):
+    def git(*arguments):
+        identity = ["-c", "user.name=n", "-c", "user.email=e"]
+        subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True)
+
+    source = tmp_path / "rundir.py"
+    source.write_text("1")
+    monkeypatch.setattr(rundir, "__file__", str(source))
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "of somebody else")
+    assert rundir._commit() is None
+    git("add", source)
+    git("commit", "-q", "-m", "ours")
+    commit = rundir._commit()
+    assert commit is not None
+    assert len(commit) == 40
+    source.write_text("2")
+    assert rundir._commit() == f"{commit}-dirty"
 
 
 def test_another_recipe_is_refused_with_the_settings_that_differ(tmp_path):
@@ -154,7 +280,7 @@ def test_truncation_forgets_later_steps_but_not_what_they_cost(tmp_path):
 def test_rollouts_are_written_whole_with_unscored_as_null(tmp_path):
     with open_run(tmp_path / "run") as run:
         run.write_rollouts(1, [rollout(), rollout()], [Score(0.5, {"raw": 2.0}), Score(None)])
-        rows = read_jsonl(run.rollouts_file(1))
+        rows = run.rollouts(1)
     assert [row["score"] for row in rows] == [0.5, None]
     assert rows[0]["output"] == "Hello"
     assert rows[0]["input"] == [{"role": "user", "content": "Hi"}]

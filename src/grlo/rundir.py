@@ -15,54 +15,62 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from grlo.errors import CheckpointError, DataError, GrloError
 from grlo.types import LedgerEntry, Rollout, Score
 
 Row = dict[str, Any]
 
+_LOCK = "run.lock"
+_PARTIAL = ".partial"
+
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Appends rows in one write and syncs. A torn last line, left by a kill, is cut off first.
 
     Raises:
-        GrloError: A value is NaN or infinite, or the disk is full; nothing was appended.
+        GrloError: A value is NaN or infinite; nothing was appended.
+        CheckpointError: The disk is full or refuses; the file is as it was.
     """
     data = "".join(_line(row) for row in rows).encode()
     if not data:
         return
-    with _disk_errors(path), path.open("a+b") as file:
+    # Unbuffered: a buffer would try again, when it is closed, to write what did not fit.
+    with _disk_errors(path), path.open("a+b", buffering=0) as file:
         whole = _whole_length(file)
         file.truncate(whole)
         try:
-            file.write(data)
-            file.flush()
+            written = 0
+            while written < len(data):  # A disk that is nearly full takes a part.
+                written += file.write(data[written:])
             os.fsync(file.fileno())
         except OSError:
-            os.ftruncate(file.fileno(), whole)
+            file.truncate(whole)
             raise
+        if whole == 0:
+            _sync_folder(path.parent)
 
 
 def read_jsonl(path: Path) -> list[Row]:
     """The rows of a file; a last line that a kill has torn is left out, no file is no rows.
 
     Raises:
-        DataError: A line that is not the last one is no JSON object.
+        DataError: A line that is not the last one is not JSON, or a line is no object.
     """
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")
+    lines = path.read_bytes().split(b"\n")[:-1]  # Behind the last newline: nothing, or torn.
     rows = []
-    for number, line in enumerate(
-        lines[:-1], start=1
-    ):  # Behind the last newline: nothing, or torn.
+    for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
         except ValueError as error:
+            if number == len(lines):
+                break
             raise DataError(
                 f"{path}:{number}: not JSON ({error}). Restore or remove it."
             ) from error
@@ -73,20 +81,25 @@ def read_jsonl(path: Path) -> list[Row]:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Writes a file that is, at any moment, either the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.partial")
+    """Writes a file that is, at any moment, either the old one or the new one.
+
+    Raises:
+        CheckpointError: The disk is full or refuses; the old file, if any, is untouched.
+    """
+    temporary = path.with_name(f".{path.name}{_PARTIAL}")
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            with suppress(OSError):  # Gives a full disk its room back.
+                temporary.unlink()
+            raise
+        _sync_folder(path.parent)
 
 
 class RunDir:
@@ -129,7 +142,7 @@ class RunDir:
             else:
                 run._require_empty()
                 record |= {"versions": _versions(), "commit": _commit(), "created": time.time()}
-                write_atomic(run.recipe_file, json.dumps(record, indent=1))
+                write_atomic(run.recipe_file, json.dumps(record, indent=1, allow_nan=False) + "\n")
             yield run
 
     @classmethod
@@ -154,16 +167,50 @@ class RunDir:
         return self.checkpoints_dir / f"step_{step:06d}"
 
     def record(self) -> Row:
-        """recipe.json: the resolved recipe, hash of the prompts, versions and commit."""
-        return json.loads(self.recipe_file.read_text())
+        """recipe.json: the resolved recipe, hash of the prompts, versions and commit.
+
+        Raises:
+            CheckpointError: The file is damaged.
+        """
+        try:
+            record = json.loads(self.recipe_file.read_bytes())
+        except ValueError as error:
+            raise CheckpointError(
+                f"{self.recipe_file} is damaged ({error}). Restore it, or choose another --run."
+            ) from error
+        if not isinstance(record, dict):
+            raise CheckpointError(f"{self.recipe_file}: expected an object, found {record!r}.")
+        return record
 
     def metrics(self) -> list[Row]:
         """One row per step, oldest first."""
         return read_jsonl(self.metrics_file)
 
     def ledger(self) -> list[LedgerEntry]:
-        """All entries of all attempts, oldest first."""
-        return [LedgerEntry(**row) for row in read_jsonl(self.ledger_file)]
+        """All entries of all attempts, oldest first.
+
+        Raises:
+            DataError: A row is not a ledger entry.
+        """
+        entries = []
+        for number, row in enumerate(read_jsonl(self.ledger_file), start=1):
+            try:
+                entries.append(LedgerEntry(**row))
+            except TypeError as error:
+                raise DataError(f"{self.ledger_file}:{number}: no entry ({error}).") from error
+        return entries
+
+    def rollouts(self, step: int) -> list[Row]:
+        """The rows of a step as `write_rollouts` wrote them.
+
+        Raises:
+            DataError: There are none of that step on disk.
+        """
+        steps = self.rollout_steps()
+        if step not in steps:
+            there = f"there are steps {steps[0]} to {steps[-1]}" if steps else "there are none yet"
+            raise DataError(f"{self.path} holds no rollouts of step {step}; {there}.")
+        return read_jsonl(self.rollouts_file(step))
 
     def rollout_steps(self) -> list[int]:
         """Steps whose rollouts are on disk, oldest first."""
@@ -212,7 +259,8 @@ class RunDir:
             write_atomic(self.metrics_file, "".join(map(_line, kept)))
         for later in self.rollout_steps():
             if later > step:
-                self.rollouts_file(later).unlink()
+                with _disk_errors(self.rollouts_file(later)):
+                    self.rollouts_file(later).unlink()
 
     def next_attempt(self) -> int:
         """0 for the first start of the run, one more for every later one."""
@@ -221,13 +269,18 @@ class RunDir:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         # The kernel drops the lock with the process, however that ends.
-        with (self.path / "run.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise CheckpointError(
-                    f"another process is writing {self.path}. Wait for it, or choose another --run."
-                ) from error
+        path = self.path / _LOCK
+        with _disk_errors(path):
+            file = path.open("w")
+        with file:
+            with _disk_errors(path):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise CheckpointError(
+                        f"another process is writing {self.path}. Wait for it, or choose another "
+                        "--run."
+                    ) from error
             yield
 
     def _require_same(self, record: Mapping[str, Any]) -> None:
@@ -246,7 +299,9 @@ class RunDir:
             )
 
     def _require_empty(self) -> None:
-        others = sorted(p.name for p in self.path.iterdir() if p.name != "run.lock")
+        # A start that was killed at once leaves these two behind.
+        ours = (_LOCK, f".{self.recipe_file.name}{_PARTIAL}")
+        others = sorted(p.name for p in self.path.iterdir() if p.name not in ours)
         if others:
             raise CheckpointError(
                 f"{self.path} is not empty and holds no run (found {', '.join(others[:3])}). "
@@ -272,9 +327,21 @@ def _flatten(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
         yield prefix, value
 
 
-def _whole_length(file: Any) -> int:
-    """Bytes up to and including the last newline."""
-    position = file.seek(0, os.SEEK_END)
+def _whole_length(file: BinaryIO) -> int:
+    """Bytes up to the end of the last line that is whole, its newline included."""
+    end = _line_end(file, before=file.seek(0, os.SEEK_END))
+    start = _line_end(file, before=end - 1)
+    file.seek(start)
+    try:
+        json.loads(file.read(end - start) or b"{}")
+    except ValueError:
+        return start
+    return end
+
+
+def _line_end(file: BinaryIO, *, before: int) -> int:
+    """Bytes up to and including the last newline among the first `before` bytes."""
+    position = before
     while position > 0:
         start = max(0, position - 65536)
         file.seek(start)
@@ -285,6 +352,15 @@ def _whole_length(file: Any) -> int:
     return 0
 
 
+def _sync_folder(path: Path) -> None:
+    """Makes the names in a folder durable, not only the bytes of its files."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 @contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
     try:
@@ -292,8 +368,8 @@ def _disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         what = "the disk is full" if error.errno == errno.ENOSPC else str(error)
         raise CheckpointError(
-            f"cannot write {path}: {what}. What was complete before is intact; mend it and start "
-            "the same command again to resume."
+            f"cannot write {path}: {what}. What was complete before, the last checkpoint too, is "
+            "intact; mend it and start the same command again to resume."
         ) from error
 
 
@@ -308,16 +384,17 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
-    """Commit of the source tree that the package runs from, if it is one."""
-    folder = Path(__file__).parent
+    """Commit of the source tree that the package runs from, if it is one; `-dirty` if edited."""
+    source = Path(__file__)
+    git = ["git", "-C", str(source.parent)]
+    # A package installed below somebody's repository is not part of it.
+    tracked = ["ls-files", "--error-unmatch", source.name]
+    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
+        subprocess.run([*git, *tracked], capture_output=True, timeout=10, check=True)
         result = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
+            [*git, *describe], capture_output=True, text=True, timeout=10, check=True
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, subprocess.SubprocessError):
         return None
-    return result.stdout.strip() or None
+    return result.stdout.strip()
