@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from types import ModuleType
+
 import pytest
 
 from grlo.ledger import Ledger, summarize
@@ -40,6 +44,82 @@ def test_a_phase_that_raises_is_recorded_as_failed():
     assert [e.status for e in ledger.drain()] == ["failed"]
 
 
+def test_memory_of_one_phase_is_not_charged_to_the_next():
+    # In a process of its own: the peak is the whole process's.
+    code = """
+from pathlib import Path
+from grlo.ledger import Ledger
+ledger = Ledger(device="cpu", num_devices=1, attempt=0)
+with ledger.phase("generate", step=1):
+    block = bytearray(b"x" * (200 << 20))
+del block
+with ledger.phase("score", step=1):
+    pass
+print(*(entry.peak_memory_bytes for entry in ledger.drain()))
+try:
+    Path("/proc/self/clear_refs").write_text("5")
+except OSError:
+    print("refused")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    large, *rest = result.stdout.split()
+    assert int(large) > 200 << 20, result.stderr
+    if rest[1:] == ["refused"]:
+        pytest.skip("this kernel does not let the peak be reset")
+    assert int(rest[0]) < int(large) - (150 << 20)
+
+
+class FakeCuda:
+    """Records what the ledger asks of the device, in order."""
+
+    def __init__(self, *, is_broken: bool = False) -> None:
+        self.calls: list[str] = []
+        self.is_broken = is_broken
+
+    def get_device_name(self, device: str) -> str:
+        return "Accelerator"
+
+    def synchronize(self, device: str) -> None:
+        self.calls.append("synchronize")
+        if self.is_broken and "body" in self.calls:
+            raise RuntimeError("an illegal memory access was encountered")
+
+    def reset_peak_memory_stats(self, device: str) -> None:
+        self.calls.append("reset")
+
+    def max_memory_allocated(self, device: str) -> int:
+        return 123
+
+
+@pytest.fixture
+def install_cuda(monkeypatch):
+    def install(cuda: FakeCuda) -> FakeCuda:
+        torch = ModuleType("torch")
+        torch.cuda = cuda  # pyright: ignore[reportAttributeAccessIssue]
+        monkeypatch.setitem(sys.modules, "torch", torch)
+        return cuda
+
+    return install
+
+
+def test_a_phase_on_a_gpu_waits_for_the_device_before_and_after(install_cuda):
+    cuda = install_cuda(FakeCuda())
+    ledger = Ledger(device="cuda:0", num_devices=1, attempt=0)
+    with ledger.phase("update", step=1):
+        cuda.calls.append("body")
+    assert cuda.calls == ["synchronize", "reset", "body", "synchronize"]
+    [recorded] = ledger.drain()
+    assert (recorded.device, recorded.peak_memory_bytes) == ("Accelerator", 123)
+
+
+def test_a_phase_whose_kernels_fail_late_is_recorded_as_failed(install_cuda):
+    cuda = install_cuda(FakeCuda(is_broken=True))
+    ledger = Ledger(device="cuda", num_devices=1, attempt=0)
+    with pytest.raises(RuntimeError, match="illegal"), ledger.phase("update", step=1):
+        cuda.calls.append("body")
+    assert [e.status for e in ledger.drain()] == ["failed"]
+
+
 def test_rows_add_up_and_failed_and_repeated_work_stand_apart():
     entries = [
         entry("load", step=0, seconds=5),
@@ -61,3 +141,22 @@ def test_rows_add_up_and_failed_and_repeated_work_stand_apart():
     assert totals["generate"].tokens == 30
     assert sum(t.device_hours for t in totals.values()) == pytest.approx(28 * 2 / 3600)
     assert sum(t.share for t in totals.values()) == pytest.approx(1)
+
+
+def test_steps_that_a_resume_discarded_are_repeated_even_where_it_ended_before_reaching_them():
+    entries = [
+        # Steps 1 to 4, with a checkpoint after step 2.
+        *(entry("update", step=step, seconds=10 * step) for step in (1, 2, 3, 4)),
+        # Goes on from there, and fails in step 3.
+        entry("load", step=0, seconds=1, attempt=1),
+        entry("generate", step=3, seconds=5, attempt=1),
+        entry("update", step=3, seconds=2, attempt=1, status="failed"),
+        # Ends while loading: it has discarded nothing.
+        entry("load", step=0, seconds=1, attempt=2),
+    ]
+    totals = {total.phase: total.seconds for total in summarize(entries)}
+    assert totals == {"update": 10 + 20, "repeated": 30 + 40, "load": 2, "generate": 5, "failed": 2}
+
+
+def test_nothing_recorded_is_no_rows():
+    assert summarize([]) == ()

@@ -24,6 +24,9 @@ class PhaseCost:
 class Ledger:
     """Times phases. A phase that fails is recorded as well.
 
+    Peak memory is what was allocated on a GPU, and the resident set of the process on a CPU: within
+    the phase on Linux, since the start of the process where the kernel does not let it be reset.
+
     Args:
         device: `cpu`, `cuda`, `cuda:1`, ...
         num_devices: How many the run occupies.
@@ -41,16 +44,15 @@ class Ledger:
     def phase(self, name: str, *, step: int) -> Iterator[PhaseCost]:
         """Times the body; on a GPU it waits for the device first and last."""
         cost = PhaseCost()
-        _reset_peak(self._device)
         _synchronize(self._device)
+        _reset_peak(self._device)
         start = time.perf_counter()
         status = "failed"
         try:
             yield cost
+            _synchronize(self._device)  # Not after a failure: the device may never answer.
             status = "ok"
         finally:
-            if status == "ok":  # A failed device may not answer.
-                _synchronize(self._device)
             self._entries.append(
                 LedgerEntry(
                     step=step,
@@ -91,16 +93,12 @@ def summarize(entries: Sequence[LedgerEntry]) -> tuple[PhaseTotal, ...]:
 
     The device-hours of all rows add up to those of all entries.
     """
-    kept_attempt: dict[tuple[int, str], int] = {}
-    for entry in entries:
-        if entry.status == "ok":
-            key = (entry.step, entry.phase)
-            kept_attempt[key] = max(entry.attempt, kept_attempt.get(key, 0))
+    first_steps = _first_steps(entries)
     rows: dict[str, list[LedgerEntry]] = {}
     for entry in entries:
-        # Every start loads the models; that is no repetition.
-        is_repeated = entry.phase != "load" and entry.attempt < kept_attempt.get(
-            (entry.step, entry.phase), 0
+        is_repeated = any(
+            attempt > entry.attempt and first <= entry.step
+            for attempt, first in first_steps.items()
         )
         name = "failed" if entry.status == "failed" else "repeated" if is_repeated else entry.phase
         rows.setdefault(name, []).append(entry)
@@ -119,6 +117,19 @@ def summarize(entries: Sequence[LedgerEntry]) -> tuple[PhaseTotal, ...]:
     )
 
 
+def _first_steps(entries: Sequence[LedgerEntry]) -> dict[int, int]:
+    """Attempt -> the step it began with; none for one that ended before its first step.
+
+    An attempt goes on from a checkpoint and does again whatever earlier ones did after it, also the
+    steps that it never reached itself.
+    """
+    first: dict[int, int] = {}
+    for entry in entries:
+        if entry.step > 0:  # Step 0 is the loading of models, which every attempt needs.
+            first[entry.attempt] = min(entry.step, first.get(entry.attempt, entry.step))
+    return first
+
+
 def _cuda(device: str) -> Any:
     torch = sys.modules.get("torch")
     return torch.cuda if torch is not None and device.startswith("cuda") else None
@@ -126,7 +137,7 @@ def _cuda(device: str) -> Any:
 
 def _device_name(device: str) -> str:
     cuda = _cuda(device)
-    return cuda.get_device_name(device) if cuda else "cpu"
+    return cuda.get_device_name(device) if cuda else device
 
 
 def _synchronize(device: str) -> None:

@@ -11,6 +11,9 @@ from grlo.ledger import PhaseTotal, summarize
 from grlo.reporting.tables import duration, make_table, percent
 from grlo.rundir import RunDir
 
+_FRUITLESS = ("failed", "repeated")
+"""Rows of work that the run does not rest on; they come last."""
+
 
 def cost(run_dir: Path) -> None:
     """Prints device-hours, tokens, FLOPs and memory by phase; rows add up to the total.
@@ -21,7 +24,7 @@ def cost(run_dir: Path) -> None:
     entries = RunDir.existing(run_dir).ledger()
     if not entries:
         raise CheckpointError(f"{run_dir} has no ledger entries yet: no phase has ended.")
-    totals = sorted(summarize(entries), key=lambda total: -total.device_hours)
+    totals = sorted(summarize(entries), key=lambda t: (t.phase in _FRUITLESS, -t.device_hours))
     devices = ", ".join(sorted({f"{e.num_devices} x {e.device}" for e in entries}))
     attempts = len({entry.attempt for entry in entries})
     everything = PhaseTotal(
@@ -36,26 +39,36 @@ def cost(run_dir: Path) -> None:
     console = Console()
     console.print(
         make_table(
-            ["phase", "time", "device-hours", "share %", "tokens", "tokens/s", "FLOPs", "peak GiB"],
+            ["phase", "time", "device-h", "%", "tokens", "tok/s", "FLOPs", "GiB"],
             [_row(total) for total in [*totals, everything]],
             title=f"{run_dir}: {devices}, {attempts} start{'s' if attempts > 1 else ''}",
         )
     )
     console.print(
         "failed: phases that ended in an error. repeated: work that a resume did again. FLOPs are "
-        "estimates from shapes and lengths."
+        "estimates from shapes and lengths; GiB is the peak of memory per process."
     )
 
 
 def _row(total: PhaseTotal) -> list[str]:
-    speed = f"{total.tokens / total.seconds:,.0f}" if total.tokens and total.seconds else "-"
+    is_one_phase = total.phase not in ("total", *_FRUITLESS)
+    has_speed = is_one_phase and total.tokens and total.seconds
     return [
         total.phase,
         duration(total.seconds),
         f"{total.device_hours:.4f}",
         percent(total.share),
-        f"{total.tokens:,}" if total.tokens else "-",
-        speed if total.phase not in ("total", "failed", "repeated") else "-",
+        _short(total.tokens) if total.tokens else "-",
+        _short(total.tokens / total.seconds) if has_speed else "-",
         f"{total.flops:.2e}" if total.flops else "-",
         f"{total.peak_memory_bytes / 2**30:.2f}",
     ]
+
+
+def _short(count: float) -> str:
+    """A count in three significant digits: 940, 5.05K, 171K, 1.2M."""
+    for unit in ("", "K", "M", "G"):
+        if count < 999.5:
+            return f"{count:.3g}{unit}"
+        count /= 1000
+    return f"{count:.3g}T"

@@ -2,67 +2,138 @@
 
 from __future__ import annotations
 
-import re
+import os
+import statistics
+import unicodedata
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
 
 from grlo.errors import DataError
-from grlo.rundir import RunDir, read_jsonl
+from grlo.rundir import Row, RunDir
 
-# Terminal escapes and other controls; tab and newline are text.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+Sort = Literal["reward", "length", "order"]
+
+# Controls, invisible formatting, lone surrogates, line and paragraph separators.
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+# Lines, and the joiners without which emoji, Persian and Indic scripts fall apart.
+_HARMLESS = "\n\t\u200c\u200d"
 
 
-def show(run_dir: Path, *, step: int | None, sort: Literal["reward", "length"], limit: int) -> None:
-    """Prints rollouts of a step, through a pager where the output is a terminal.
+def show(
+    run_dir: Path,
+    *,
+    step: int | None = None,
+    sort: Sort = "reward",
+    descending: bool = True,
+    limit: int | None = None,
+    search: str | None = None,
+) -> None:
+    """Prints rollouts of a step: panels in a pager in a terminal, else plain text.
 
     Args:
-        run_dir: A run.
+        run_dir: A run, finished or not.
         step: Which step; None is the last.
-        sort: What comes first: the highest `reward` or the greatest `length`. Unscored rollouts
-            are last.
-        limit: How many are shown.
+        sort: By `reward`, by `length` in tokens, or in the `order` in which they were sampled.
+        descending: Highest, longest or latest first. Unscored rollouts are last by reward, either
+            way.
+        limit: How many are shown; None shows all.
+        search: Only rollouts with this text in prompt or answer, in upper or lower case.
 
     Raises:
-        DataError: There are no rollouts of the step.
+        CheckpointError: The folder holds no run.
+        DataError: There are no rollouts of the step, or none that match.
     """
     run = RunDir.existing(run_dir)
-    steps = run.rollout_steps()
-    if not steps or (step is not None and step not in steps):
-        there = f"steps {steps[0]} to {steps[-1]} are there" if steps else "no step is done yet"
-        raise DataError(f"{run_dir} has no rollouts of step {step or 'any'}: {there}.")
-    step = steps[-1] if step is None else step
-    rows = sorted(read_jsonl(run.rollouts_file(step)), key=lambda row: _key(row, sort))
-    console = Console()
+    if step is None:
+        step = max(run.rollout_steps(), default=1)
+    rows = run.rollouts(step)
+    found = select(rows, sort=sort, descending=descending, search=search)
+    if not found:
+        raise DataError(f"none of the {len(rows)} rollouts of step {step} holds {search!r}.")
+    shown = found[:limit]
+    console = Console(highlight=False)
+    # `less` passes the colours on only when told so; what the user has set goes first.
+    os.environ.setdefault("LESS", "-FRX")
     with console.pager(styles=True) if console.is_terminal else nullcontext():
-        console.print(f"step {step}: {min(limit, len(rows))} of {len(rows)} rollouts by {sort}")
-        for row in rows[:limit]:
-            console.print(_panel(row))
+        console.print(_summary(run_dir, step, rows, num_shown=len(shown)), soft_wrap=True)
+        for row in shown:
+            if console.is_terminal:
+                console.print(_panel(row))
+            else:
+                console.print(_plain(row), soft_wrap=True)
 
 
-def _key(row: dict[str, Any], sort: str) -> tuple[bool, float]:
+def select(
+    rows: Sequence[Row], *, sort: Sort, descending: bool = True, search: str | None = None
+) -> list[Row]:
+    """The rows that hold `search`, sorted; see `show`."""
+    wanted = (search or "").casefold()
+    found = [row for row in rows if wanted in _searchable(row)]
+    if sort == "order":
+        return found[::-1] if descending else found
     if sort == "length":
-        return False, -row["num_tokens"]
-    return row["score"] is None, -(row["score"] or 0.0)
+        return sorted(found, key=lambda row: row["num_tokens"], reverse=descending)
+    scored = [row for row in found if row["score"] is not None]
+    scored.sort(key=lambda row: row["score"], reverse=descending)
+    return scored + [row for row in found if row["score"] is None]
 
 
 def visible(text: str) -> str:
-    """Untrusted text with its control characters spelled out, so that none reaches a terminal."""
-    return _CONTROLS.sub(lambda match: f"\\x{ord(match.group()):02x}", text)
+    """Untrusted text with what cannot be seen spelled out, so that none of it acts on a terminal.
+
+    Escape sequences rewrite a terminal; direction overrides show another text than is there.
+    """
+    return "".join(
+        char
+        if char in _HARMLESS or unicodedata.category(char) not in _UNSEEN
+        else f"\\x{ord(char):02x}"
+        for char in text
+    )
 
 
-def _panel(row: dict[str, Any]) -> RenderableType:
-    turns = [Text(f"{m['role']}: {visible(m['content'])}", style="dim") for m in row["input"]]
-    score = "unscored" if row["score"] is None else f"{row['score']:.3f}"
-    parts = "".join(f" · {name} {value:.3f}" for name, value in row["parts"].items())
-    title = f"reward {score}{parts} · {row['num_tokens']} tokens · {row['finish_reason']}"
-    note = [Text(visible(row["note"]), style="italic")] if row["note"] else []
+def _searchable(row: Row) -> str:
+    return "\n".join([*(m["content"] for m in row["input"]), row["output"]]).casefold()
+
+
+def _summary(run_dir: Path, step: int, rows: Sequence[Row], *, num_shown: int) -> Text:
+    scores = [row["score"] for row in rows if row["score"] is not None]
+    words = [f"{run_dir}, step {step}: {num_shown} of {len(rows)} rollouts"]
+    if scores:
+        spread = statistics.pstdev(scores)
+        words.append(f"mean reward {statistics.fmean(scores):.3f} ± {spread:.3f}")
+    words.append(f"mean length {statistics.fmean(row['num_tokens'] for row in rows):.0f} tokens")
+    if len(scores) < len(rows):
+        words.append(f"{len(rows) - len(scores)} without a reward")
+    return Text(" · ".join(words), style="bold")
+
+
+def _title(row: Row) -> str:
+    score = "unscored" if row["score"] is None else f"reward {row['score']:.3f}"
+    parts = [f"{name} {value:.3f}" for name, value in row["parts"].items()]
+    length = f"{row['num_tokens']} tokens"
+    return visible(" · ".join([score, *parts, length, row["finish_reason"]]))
+
+
+def _turns(row: Row) -> list[str]:
+    return [visible(f"{message['role']}: {message['content']}") for message in row["input"]]
+
+
+def _panel(row: Row) -> Panel:
     # Text, not markup: an answer may hold square brackets.
+    turns = [Text(turn, style="dim") for turn in _turns(row)]
+    note = [Text(visible(row["note"]), style="italic")] if row["note"] else []
     body = Group(*turns, Rule(style="dim"), Text(visible(row["output"])), *note)
-    return Panel(body, title=Text(title), title_align="left")
+    return Panel(body, title=Text(_title(row)), title_align="left")
+
+
+def _plain(row: Row) -> Text:
+    note = [f"note: {visible(row['note'])}"] if row["note"] else []
+    lines = [f"\n== {_title(row)}", *_turns(row), f"answer: {visible(row['output'])}", *note]
+    return Text("\n".join(lines))

@@ -1,0 +1,86 @@
+"""`grlo cost`: a table that adds up and that can be read on a narrow screen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from grlo.errors import CheckpointError
+from grlo.rundir import RunDir
+from grlo.stages.cost import cost
+from grlo.types import LedgerEntry
+
+HOUR = 3600.0
+
+
+def entry(phase: str, *, step: int, hours: float, attempt: int = 0, status: str = "ok"):
+    return LedgerEntry(
+        step=step,
+        phase=phase,
+        seconds=hours * HOUR,
+        num_devices=8,
+        device="H100",
+        tokens=123_456_789,
+        flops=1.5e19,
+        peak_memory_bytes=3 << 30,
+        attempt=attempt,
+        status=status,  # pyright: ignore[reportArgumentType]
+    )
+
+
+def write_run(path: Path, entries: Iterable[LedgerEntry]) -> Path:
+    with RunDir.create_or_open(path, recipe={}, prompt_hash="") as run:
+        run.append_ledger(entries)
+    return path
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    """Phase -> its cells, for the lines of the table."""
+    lines = [re.split(r"\s{2,}", line.strip()) for line in text.splitlines()]
+    return {cells[0]: cells[1:] for cells in lines if len(cells) == 8}
+
+
+def test_attempts_add_up_with_failed_and_repeated_work_apart_on_80_columns(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    run = write_run(
+        tmp_path / "run",
+        [
+            entry("generate", step=1, hours=20.5),
+            entry("update", step=1, hours=10.25),
+            entry("generate", step=2, hours=3),
+            entry("update", step=2, hours=1, status="failed"),
+            entry("load", step=0, hours=0.25, attempt=1),
+            entry("generate", step=2, hours=4, attempt=1),
+        ],
+    )
+    cost(run)
+    out = capsys.readouterr().out
+    assert "8 x H100, 2 starts" in " ".join(out.split()), "the title may be wrapped"
+    assert "…" not in out, "a number that is cut is no number"
+    rows = rows_of(out)
+    del rows["phase"]
+    total = float(rows.pop("total")[1])
+    hours = {phase: float(cells[1]) for phase, cells in rows.items()}
+    assert hours == {"generate": 196, "update": 82, "load": 2, "repeated": 24, "failed": 8}
+    assert total == sum(hours.values()) == 39 * 8
+    assert list(rows)[-2:] == ["repeated", "failed"]
+    assert rows["generate"][3:5] == ["247M", f"{246_913_578 / (24.5 * HOUR) / 1e3:.3g}K"]
+    shares = [float(cells[2]) for cells in rows.values()]
+    assert sum(shares) == pytest.approx(100, abs=0.05 * len(shares))
+
+
+def test_a_run_that_is_being_written_can_be_read(tmp_path, capsys):
+    path = tmp_path / "run"
+    with RunDir.create_or_open(path, recipe={}, prompt_hash="") as run:
+        with pytest.raises(CheckpointError, match="no phase has ended"):
+            cost(path)
+        run.append_ledger([entry("generate", step=1, hours=1)])
+        with run.ledger_file.open("a") as file:
+            file.write('{"step": 1, "phase": "upd')
+        cost(path)
+    assert rows_of(capsys.readouterr().out)["total"][1] == "8.0000"
