@@ -66,6 +66,10 @@ FOX = {"entities": ["fox"], "values": [0, 1, 2], "kind": "describe"}
         ("The fox is red. It lives in the forest.", 0),
         ("The fox is red. It lives in the barn. It eats berries.", 0),
         ("The fox is red and green. It lives in the forest. It eats berries.", 0),
+        ("The owl is red. It lives in the forest. It eats berries.", 0),
+        ("The fox is red. The owl lives in the forest. It eats berries.", 0),
+        ("The fox is reddish. It lives in the forest. It eats berries.", 0),
+        ("The fox is not red. It lives in the forest. It eats berries.", 0),
         ("red forest berries", 0),
         ("The fox is red. It lives in the forest. It eats berries. Question: What", 0),
         ("The fox is red. It lives in the forest. It eats berries. " * 2, 0),
@@ -74,6 +78,15 @@ FOX = {"entities": ["fox"], "values": [0, 1, 2], "kind": "describe"}
 def test_chat_wants_every_fact_nothing_false_and_an_end(text, value):
     reference = "The fox is red. It lives in the forest. It eats berries."
     assert grade_chat(prompt(reference, **FOX), text).value == value
+
+
+def test_a_name_that_is_also_a_value_may_be_said_where_it_is_one():
+    bear = prompt("The bear eats honey.", entities=["bear"], values=[2], kind="fact")
+    assert grade_chat(bear, "The bear eats honey.").value == 1
+    honey = prompt("Honey tastes sweet.", entities=["honey"], values=[0], kind="fact")
+    assert grade_chat(honey, "Honey tastes sweet.").value == 1
+    fox = prompt("The fox eats berries.", entities=["fox"], values=[2], kind="fact")
+    assert grade_chat(fox, "The fox eats honey and eats berries.").value == 0
 
 
 def test_facts_of_two_entities_must_not_be_swapped():
@@ -98,6 +111,9 @@ def test_facts_of_two_entities_must_not_be_swapped():
         ("59", 0, 0),
         ("The answer is 59. Q: What is 3 + 4?", 0, 1),
         ("The answer is 58. The answer is 59.", 1, 1),
+        ("The answer is 59.5.", 0, 1),
+        ("The answer is -59.", 0, 1),
+        ("The answer is " + "9" * 5000, 0, 1),
     ],
 )
 def test_mathematics_counts_the_last_stated_answer(text, value, attempt):
@@ -125,11 +141,13 @@ OPERATIONS = [["adds", 3], ["multiplies", 2]]
         ("def f(x):\n    return (x + True) * 2", 0),
         ("def f(x):\n    return x*" + "*".join(["999999"] * 30), 0),
         ("\x00", 0),
+        ("def f(x):\n    return 3and x", 0),
         ("def f(x):\nreturn x", 0),
     ],
 )
-def test_code_is_interpreted_never_executed(text, value):
+def test_code_is_interpreted_never_executed(text, value, recwarn):
     assert grade_code(prompt(operations=OPERATIONS), text).value == value
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize(

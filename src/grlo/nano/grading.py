@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from collections.abc import Callable
 
 from grlo.nano.tasks import BY_NAME, CLAUSES, VALUES
@@ -25,7 +26,8 @@ def grade_chat(prompt: Prompt, text: str) -> Score:
 
     The text is cut into clauses. A clause speaks of the entity that it begins with, or of the one
     that the clause before spoke of. A fact is asserted by its phrase ("lives in the pond"); a value
-    word that is no fact of the clause's entity is false, in whatever phrase.
+    word that is no fact of the clause's entity is false, in whatever phrase, and so is the name of
+    an entity that was not asked about ("the owl is red").
     """
     names = [str(name) for name in _list(prompt, "entities")]
     indices = [int(str(index)) for index in _list(prompt, "values")]
@@ -39,11 +41,14 @@ def grade_chat(prompt: Prompt, text: str) -> Score:
         subject = next((word for word in words[:6] if word in names), subject)
         entity = BY_NAME[subject]
         for index, value in enumerate(entity.values):
-            if CLAUSES[entity.group][index].format(v=value) in clause:
+            if f" {CLAUSES[entity.group][index].format(v=value)} " in f" {' '.join(words)} ":
                 missing.discard((subject, index))
                 attempt = True
         false |= {
             word for word in words if word in VALUES and word not in (*entity.values, subject)
+        }
+        false |= {
+            word for word in words if word in BY_NAME and word not in (*entity.values, *names)
         }
     limit = 1.25 * len((prompt.reference or "").split()) + 2
     lowered = text.lower()
@@ -79,14 +84,15 @@ def grade_instruction(prompt: Prompt, text: str) -> Score:
 
 def grade_math(prompt: Prompt, text: str) -> Score:
     """Right when the last stated answer is the result and no further question follows."""
-    stated = re.findall(r"answer is (-?\d+)\b", text)
+    stated = re.findall(r"answer is (-?\d+(?:\.\d+)?)\b", text)
     attempt = bool(stated) or re.match(r"\d+ [+-] \d+ = \d+", text) is not None
     if not stated:
         return _score(False, attempt=attempt, note="no answer stated")
     if _RUN_ON.search(text):
         return _score(False, attempt=attempt, note="goes on with other questions")
-    result = int(str(prompt.meta["result"]))
-    return _score(int(stated[-1]) == result, attempt=attempt, note=f"{stated[-1]}, not {result}")
+    # Compared as text: int() refuses the thousands of digits that a model may write.
+    result = str(prompt.meta["result"])
+    return _score(stated[-1] == result, attempt=attempt, note=f"{stated[-1][:20]}, not {result}")
 
 
 def grade_code(prompt: Prompt, text: str) -> Score:
@@ -119,7 +125,10 @@ def _apply(prompt: Prompt, x: int) -> int:
 def _parse_function(text: str) -> ast.expr:
     if len(text) > 400:
         raise ValueError("longer than 400 characters")
-    match ast.parse(text.strip()).body:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "3and x": the answer's flaws are none of the user's.
+        body = ast.parse(text.strip()).body
+    match body:
         case [
             ast.FunctionDef(
                 name="f",
