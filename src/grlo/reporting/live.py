@@ -30,6 +30,16 @@ _SHOWN = (
     ("generated", "tokens_per_second/generate", "{:,.0f} tokens/s"),
     ("overall", "tokens_per_second/total", "{:,.0f} tokens/s"),
 )
+_PLAIN = (
+    ("reward", "reward/mean", "{:.3f}"),
+    ("±", "reward/std", "{:.3f}"),
+    ("length", "response/length_mean", "{:.0f}"),
+    ("truncated", "response/truncated", "{:.0%}"),
+    ("KL", "policy/kl", "{:.4f}"),
+    ("gap", "engine/logprob_gap", "{:.0e}"),
+    ("seconds", "time/step", "{:.1f}"),
+    ("tokens/s", "tokens_per_second/total", "{:,.0f}"),
+)
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -54,18 +64,20 @@ class LiveView:
 
         self._console = Console()
         self._total, self._start = total_steps, start_step
-        self._rewards: list[float] = []
+        self._rewards: list[tuple[float, int]] = []
         self._latest: Mapping[str, float] = {}
         self._step = start_step
         self._began = time.monotonic()
-        self._phase = "loading"
+        self._phase = "starting"
         self._live = None
 
     def __enter__(self) -> LiveView:
         if self._console.is_terminal:
             from rich.live import Live
 
-            self._live = Live(self._panel(), console=self._console, refresh_per_second=4)
+            self._live = Live(
+                get_renderable=self._panel, console=self._console, refresh_per_second=4
+            )
             self._live.start()
         return self
 
@@ -79,25 +91,23 @@ class LiveView:
             self._live.stop()
 
     def update(self, result: StepResult) -> None:
-        """Shows a finished step."""
+        """Shows a finished step, as far as its metrics are there."""
         self._step, self._latest = result.step, result.metrics
-        self._rewards.append(result.metrics["reward/mean"])
-        self._phase = "checkpoint"
+        if "reward/mean" in result.metrics:
+            self._rewards.append((result.metrics["reward/mean"], result.step))
+        self._phase = "step done"
         if self._live is None:
-            self._console.print(self._line(), highlight=False, soft_wrap=True)
+            self._console.print(self._line(), markup=False, highlight=False, soft_wrap=True)
         else:
-            self._live.update(self._panel())
+            self._live.refresh()
 
     def progress(self, phase: str) -> Progress:
         """A progress of the phase that is going on."""
         began = time.monotonic()
 
         def show(*, done: int, total: int, tokens: int) -> None:
-            if self._live is None:
-                return
             speed = tokens / max(time.monotonic() - began, 1e-9)
             self._phase = f"{phase} {done}/{total} · {speed:,.0f} tokens/s"
-            self._live.update(self._panel())
 
         return show
 
@@ -110,34 +120,47 @@ class LiveView:
         return f"{hours}:{rest // 60:02}:{rest % 60:02}"
 
     def _line(self) -> str:
-        m = self._latest
-        return (
-            f"step {self._step}/{self._total}  reward {m['reward/mean']:.3f} ± "
-            f"{m['reward/std']:.3f}  length {m['response/length_mean']:.0f}  truncated "
-            f"{m['response/truncated']:.0%}  gap {m.get('engine/logprob_gap', 0):.0e}  "
-            f"{m['time/step']:.1f} s  left {self._eta()}"
-        )
+        words = [f"{name} {text}" for name, text in self._values(_PLAIN)]
+        return "  ".join([f"step {self._step}/{self._total}", *words, f"left {self._eta()}"])
 
-    def _panel(self) -> RenderableType:
-        from rich.panel import Panel
-        from rich.table import Table
-
-        table = Table.grid(padding=(0, 2))
-        rows = [
+    def _values(self, shown: tuple[tuple[str, str, str], ...]) -> list[tuple[str, str]]:
+        return [
             (name, form.format(self._latest[key]))
-            for name, key, form in _SHOWN
+            for name, key, form in shown
             if key in self._latest
         ]
-        phases = [
+
+    def _panel(self) -> RenderableType:
+        from rich.console import Group
+        from rich.panel import Panel
+        from rich.table import Table
+        from rich.text import Text
+
+        parts = tuple(
+            (key.removeprefix("reward/"), key, "{:.3f}")
+            for key in self._latest
+            if key.startswith("reward/part/")
+        )
+        rows = self._values((*_SHOWN[:2], *parts, *_SHOWN[2:]))
+        half = (len(rows) + 1) // 2
+        table = Table.grid(padding=(0, 2))
+        for row in range(half):
+            cells = rows[row] + (rows[half + row] if half + row < len(rows) else ())
+            # Text, because a user's own reward may have brackets in the names of its parts.
+            table.add_row(*(Text(cell) for cell in cells))
+        below = []
+        if self._rewards:
+            best, step = max(self._rewards, key=lambda seen: seen[0])
+            history = sparkline([reward for reward, _ in self._rewards])
+            below.append(f"reward   {history}  best {best:.3f} in step {step}")
+        phases = " · ".join(
             f"{key.removeprefix('time/')} {value:.1f}"
             for key, value in self._latest.items()
             if key.startswith("time/") and key != "time/step"
-        ]
-        half = (len(rows) + 1) // 2
-        for left, right in zip(rows[:half], [*rows[half:], ("", "")], strict=False):
-            table.add_row(*left, *right)
-        if self._rewards:
-            table.add_row("history", sparkline(self._rewards))
-            table.add_row("seconds", " · ".join(phases))
+        )
+        if phases:
+            below.append(f"seconds  {phases}")
         title = f"step {self._step}/{self._total} · left {self._eta()}"
-        return Panel(table, title=title, subtitle=self._phase, expand=False)
+        # Not as a subtitle, which is cut to the width of the rest.
+        body = Group(table, *(Text(line) for line in [*below, f"now      {self._phase}"]))
+        return Panel(body, title=title, expand=False)
