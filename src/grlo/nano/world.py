@@ -87,14 +87,17 @@ def training_prompts(seed: int, count: int) -> list[Prompt]:
 
 
 def problems(domain: Domain, *, split: Split, count: int) -> list[Prompt]:
-    """Distinct problems of a domain; `reference` is a right answer, `meta` is for the grader."""
+    """Distinct problems of a domain; `reference` is a right answer, `meta` is for the grader.
+
+    Fewer than `count` where a split has no more: it is exhausted when 2,000 draws bring none.
+    """
     rng = derive_rng(0, "problems", domain, split)
     found: dict[str, Prompt] = {}
-    for _ in range(200 * count):
+    draws_since_new = 0
+    while len(found) < count and draws_since_new < 2000:
         prompt = _prompt(make_task(rng, domain=domain, split=split), style="rule", source="nano")
+        draws_since_new = 0 if prompt.id not in found else draws_since_new + 1
         found.setdefault(prompt.id, prompt)
-        if len(found) == count:
-            break
     return list(found.values())
 
 
