@@ -12,7 +12,15 @@ from grlo.ledger import Ledger, summarize
 from grlo.types import LedgerEntry
 
 
-def entry(phase="update", *, step=1, seconds=1.0, attempt=0, status="ok", tokens=0):
+def entry(
+    phase: str = "update",
+    *,
+    step: int = 1,
+    seconds: float = 1.0,
+    attempt: int = 0,
+    status: Literal["ok", "failed"] = "ok",
+    tokens: int = 0,
+) -> LedgerEntry:
     return LedgerEntry(
         step=step,
         phase=phase,

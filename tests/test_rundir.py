@@ -73,6 +73,7 @@ while True:
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
         )
+        assert process.stdout is not None
         for _ in range(7):
             process.stdout.readline()
         process.send_signal(signal.SIGKILL)

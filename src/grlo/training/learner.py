@@ -25,7 +25,7 @@ from grlo.batch import (
     to_device,
 )
 from grlo.errors import NonFiniteError
-from grlo.interfaces import ActorCritic, Algorithm
+from grlo.interfaces import ActorCritic, Algorithm, Progress, silent
 from grlo.seeding import derive_seed
 from grlo.settings import OptimizerSettings, Recipe
 from grlo.training.models import (
@@ -86,11 +86,9 @@ class Learner:
         }
 
     def models(self) -> dict[str, PreTrainedModel]:
-        """The models that are trained: `policy`, and `critic` if there is one."""
-        models = {"policy": self.policy}
-        if self.critic is not None:
-            models["critic"] = self.critic
-        return models
+        """The models that are trained, in the order of their updates: `critic` if any, `policy`."""
+        critic = {} if self.critic is None else {"critic": self.critic}
+        return {**critic, "policy": self.policy}
 
     def policy_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Weights of the policy under their checkpoint names, adapters merged in."""
@@ -130,12 +128,15 @@ class Learner:
             old_values_BT=None if self.critic is None else self._values(self.critic, batch),
         )
 
-    def update(self, batch: TrainBatch, *, step: int) -> dict[str, float]:
+    def update(
+        self, batch: TrainBatch, *, step: int, progress: Progress = silent
+    ) -> dict[str, float]:
         """All mini-batch updates of a step.
 
         Args:
             batch: The step's rollouts with credit assigned.
             step: 1 for the first step of the run; decides learning rate and critic warm-up.
+            progress: Told of rows done, over all models and epochs.
 
         Returns:
             Metrics, averaged over the response tokens of all updates.
@@ -150,7 +151,10 @@ class Learner:
                 group["lr"] = learning_rate(
                     self._optimizer_settings[name], step=step, num_steps=self.settings.steps
                 )
-        averages = _TokenAverages()
+        names = [name for name in self.models() if name != "policy" or self._trains_policy(step)]
+        averages = _TokenAverages(
+            progress, num_rows=len(batch.tokens_BT) * self.settings.num_epochs * len(names)
+        )
         metrics = {"policy/learning_rate": self.optimizers["policy"].param_groups[0]["lr"]}
         if batch.old_logprobs_BT is not None:
             metrics |= logprob_gap(batch.old_logprobs_BT, batch)
@@ -159,10 +163,8 @@ class Learner:
         for _ in range(self.settings.num_epochs):
             for rows in split_minibatches(batch.groups_B, self.settings.num_minibatches):
                 minibatch = take_rows(batch, rows)
-                if self.critic is not None:
-                    self._update("critic", minibatch, averages, metrics)
-                if self._trains_policy(step):
-                    self._update("policy", minibatch, averages, metrics)
+                for name in names:
+                    self._update(name, minibatch, averages, metrics)
         return metrics | averages.means()
 
     def _update(
@@ -283,9 +285,11 @@ def explained_variance(batch: TrainBatch) -> float:
 
 
 class _TokenAverages:
-    """Means of per-token quantities over all micro-batches of a step."""
+    """Means of per-token quantities over all micro-batches of a step, as far as it has come."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress, *, num_rows: int) -> None:
+        self._progress, self._num_rows = progress, num_rows
+        self._rows = self._tokens = 0
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
 
@@ -294,6 +298,9 @@ class _TokenAverages:
         for name, values_BT in metrics_BT.items():
             self._sums[name] += float(values_BT[mask_BT].sum())
             self._counts[name] += count
+        self._rows += len(mask_BT)
+        self._tokens += count
+        self._progress(done=self._rows, total=self._num_rows, tokens=self._tokens)
 
     def means(self) -> dict[str, float]:
         return {name: total / self._counts[name] for name, total in self._sums.items()}

@@ -69,8 +69,8 @@ class Trainer:
                 batch = self.learner.annotate(batch, step=step, score_std=self.scores.std)
             batch = self.algorithm.assign_credit(batch)
             with self._phase("update", step, rollouts):
-                losses = self.learner.update(batch, step=step)
-            with self._phase("sync", step, rollouts):
+                losses = self.learner.update(batch, step=step, progress=self.progress_of("update"))
+            with self._phase("sync", step, []):
                 self.engine.load_weights(self.learner.policy_weights())
             costs = self.ledger.drain()
             yield StepResult(
@@ -119,7 +119,7 @@ class Trainer:
 
     @contextmanager
     def _phase(self, name: str, step: int, rollouts: Sequence[Rollout]) -> Iterator[None]:
-        """A phase that reads every token of the rollouts."""
+        """A phase that reads every token of the given rollouts."""
         with self.ledger.phase(name, step=step) as cost:
             cost.tokens = sum(len(r.prompt_tokens) + len(r.completion.tokens) for r in rollouts)
             cost.flops = self.count_flops(name, rollouts)
