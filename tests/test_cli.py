@@ -150,7 +150,7 @@ def test_a_recipe_that_is_not_there_is_named(
             "show",
             "rollouts r --step 4 --sort length --limit 2",
             (Path("r"),),
-            {"step": 4, "sort": "length", "limit": 2},
+            {"step": 4, "sort": "length", "descending": True, "search": None, "limit": 2},
         ),
         (
             "evaluate",

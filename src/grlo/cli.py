@@ -130,14 +130,16 @@ def rollouts(
     run: RunDirectory,
     step: Annotated[int | None, typer.Option(help="Default: the last step.")] = None,
     sort: Annotated[
-        Literal["reward", "length"], typer.Option(help="What comes first: the highest.")
+        Literal["reward", "length", "order"], typer.Option(help="What comes first: the highest.")
     ] = "reward",
-    limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
+    ascending: Annotated[bool, typer.Option("--ascending", help="The lowest first.")] = False,
+    search: Annotated[str | None, typer.Option(help="Only rollouts with this text.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Default: all.")] = None,
 ) -> None:
     """Shows what the model said during training."""
     from grlo.stages.rollouts import show
 
-    show(run, step=step, sort=sort, limit=limit)
+    show(run, step=step, sort=sort, descending=not ascending, search=search, limit=limit)
 
 
 @app.command()

@@ -38,6 +38,7 @@ from grlo.settings import Recipe
 from grlo.trackers import TRACKERS
 from grlo.types import Completion, Message, Prompt, Rollout
 
+MAX_LINES_SHOWN = 24
 MAX_TOKENS_SHOWN = 120
 SAMPLE_ANSWER = "This is an answer."
 TRIAL_PROMPTS, TRIAL_SAMPLES, TRIAL_TOKENS = 2, 2, 16
@@ -372,7 +373,11 @@ def _show_tokens(renderer: ChatRenderer, tokens: Sequence[int]) -> None:
     if len(parts) > MAX_TOKENS_SHOWN:
         cut = [f"... {len(parts) - 2 * half} more ..."]
         parts = parts[:half] + cut + parts[-half:]
-    text = renderer.tokenizer.decode(list(tokens), skip_special_tokens=False)
+    lines = str(renderer.tokenizer.decode(list(tokens), skip_special_tokens=False)).split("\n")
+    if len(lines) > MAX_LINES_SHOWN:
+        half = MAX_LINES_SHOWN // 2
+        lines = [*lines[:half], f"... {len(lines) - 2 * half} more lines ...", *lines[-half:]]
+    text = "\n".join(lines)
     print(f"{text}\n{len(tokens)} tokens (* ends an answer): {' '.join(parts)}")
 
 
