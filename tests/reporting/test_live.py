@@ -70,6 +70,19 @@ def test_a_plain_line_names_every_number(capsys):
     )
 
 
+def test_time_left_is_that_of_the_steps_left_at_the_speed_of_this_start(capsys, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr("grlo.reporting.live.time.monotonic", lambda: clock[0])
+    with LiveView(total_steps=30, start_step=20) as view:
+        clock[0] += 1200.0  # Two steps of ten minutes; eight are left.
+        view.update(result(22, METRICS))
+        clock[0] += 4800.0
+        view.update(result(30, METRICS))
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.endswith("left 1:20:00")
+    assert last.endswith("left 0:00:00")
+
+
 @pytest.mark.parametrize("absent", [*METRICS, None])
 def test_no_metric_has_to_be_there(capsys, monkeypatch, absent):
     metrics = {key: value for key, value in METRICS.items() if absent and key != absent}

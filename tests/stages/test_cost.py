@@ -64,14 +64,23 @@ def test_attempts_add_up_with_failed_and_repeated_work_apart_on_80_columns(
     assert "…" not in out, "a number that is cut is no number"
     rows = rows_of(out)
     del rows["phase"]
-    total = float(rows.pop("total")[1])
+    totals = rows.pop("total")
+    total = float(totals[1])
+    assert totals[-1] == "3.00", "memory is a peak: phases share it and do not add up"
     hours = {phase: float(cells[1]) for phase, cells in rows.items()}
     assert hours == {"generate": 196, "update": 82, "load": 2, "repeated": 24, "failed": 8}
     assert total == sum(hours.values()) == 39 * 8
     assert list(rows)[-2:] == ["repeated", "failed"]
     assert rows["generate"][3:5] == ["247M", f"{246_913_578 / (24.5 * HOUR) / 1e3:.3g}K"]
+    assert rows["generate"][-1] == "3.00"
     shares = [float(cells[2]) for cells in rows.values()]
     assert sum(shares) == pytest.approx(100, abs=0.05 * len(shares))
+
+
+def test_tokens_in_no_time_have_no_speed(tmp_path, capsys):
+    cost(write_run(tmp_path / "run", [entry("score", step=1, hours=0)]))
+    score = rows_of(capsys.readouterr().out)["score"]
+    assert score[2:5] == ["0.0", "123M", "-"]
 
 
 def test_a_run_that_is_being_written_can_be_read(tmp_path, capsys):

@@ -72,6 +72,18 @@ def test_the_search_looks_in_prompts_and_answers_whatever_the_case(three, write_
         show(three, search="zeta")
 
 
+def test_the_limit_keeps_the_first_of_the_order_and_says_how_many_there_are(three, capsys):
+    show(three, limit=2)
+    out = capsys.readouterr().out
+    assert "2 of 4 rollouts" in out
+    assert [text in out for text in ("gamma", "delta", "alpha", "Beta")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
 def test_the_last_step_is_shown_unless_another_is_named(write_run, capsys):
     write_run([answer("early", num_tokens=1)], [Score(1.0)], step=2)
     run = write_run([answer("late", num_tokens=1)], [Score(1.0)], step=10)
