@@ -112,6 +112,7 @@ name = "grpo"
 [training]
 steps = {num_steps + 1}
 num_minibatches = 1
+micro_batch_tokens = 4096
 device = "cpu"
 """
     )
