@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from grlo.errors import CheckpointError, DataError
+from grlo.errors import CheckpointError, DataError, ModelError
 from grlo.recipe import load_recipe
 from grlo.rundir import RunDir
 from grlo.stages.train import train
@@ -234,6 +235,27 @@ def test_prompts_that_are_all_too_long_are_an_error_before_any_model_is_loaded(
 ):
     recipe = load_recipe([make_recipe()], overrides=["prompts.max_prompt_tokens=3"])
     with pytest.raises(DataError, match="Raise the limit"):
+        train(recipe, run_dir=tmp_path / "run")
+
+
+def test_a_style_without_a_reward_is_an_error_before_any_model_is_loaded(make_recipe, tmp_path):
+    prompts = tmp_path / "rule.jsonl"
+    row = {"prompt": [{"role": "user", "content": "1 + 1"}], "reward_model": {"style": "rule"}}
+    prompts.write_text(json.dumps(row) + "\n")
+    recipe = load_recipe([make_recipe()], overrides=[f'prompts.sources=["{prompts}"]'])
+    with pytest.raises(DataError, match="the style 'rule'"):
+        train(recipe, run_dir=tmp_path / "run")
+
+
+def test_a_tokenizer_of_another_model_is_an_error_before_any_weights_are_loaded(
+    make_recipe, tmp_path, chat_policy_path
+):
+    folder = tmp_path / "policy"
+    shutil.copytree(chat_policy_path, folder)
+    config = json.loads((folder / "config.json").read_text()) | {"vocab_size": 100}
+    (folder / "config.json").write_text(json.dumps(config))
+    recipe = load_recipe([make_recipe()], overrides=[f"policy.model={folder}"])
+    with pytest.raises(ModelError, match="tokenizer makes ids up to 258"):
         train(recipe, run_dir=tmp_path / "run")
 
 

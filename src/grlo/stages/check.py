@@ -32,6 +32,7 @@ from grlo.prompts.sources import (
     split_overlong,
 )
 from grlo.recipe import differences, format_recipe, load_dumped, load_recipe
+from grlo.rewards import style_problems
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
 from grlo.settings import Recipe
@@ -246,15 +247,7 @@ def _check_context(shape: ModelShape, recipe: Recipe, findings: _Findings) -> No
 
 def _check_reward(recipe: Recipe, prompts: Sequence[Prompt], findings: _Findings) -> _Model | None:
     """Whether the reward can score these prompts, and what its model would read."""
-    # A reward that scores other styles than a reward model's says so.
-    handled = getattr(recipe.reward, "styles", ("model",))
-    for style, count in sorted(Counter(prompt.style for prompt in prompts).items()):
-        if style not in handled:
-            first = next(prompt.source for prompt in prompts if prompt.style == style)
-            findings.problems.append(
-                f"{count} prompts (first: {first}) have the style {style!r}, which the reward does "
-                f"not score; it scores {', '.join(handled)}. Choose another reward, or remove them."
-            )
+    findings.problems += style_problems(recipe.reward, prompts)
     name = getattr(recipe.reward, "model", None)
     if not isinstance(name, str):
         return None

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from grlo.errors import DataError
+from grlo.evaluation.stats import wilson_interval
 from grlo.interfaces import BuildContext
 from grlo.progress import progress_bar
 from grlo.prompts.preferences import read_preferences_and_ties
@@ -134,7 +135,7 @@ def measure_accuracy(chosen: Sequence[float], rejected: Sequence[float]) -> Accu
         raise DataError(f"none of {len(margins)} pairs has finite scores: is the model damaged?")
     num_ties = sum(margin == 0 for margin in finite)
     right = sum(margin > 0 for margin in finite) + num_ties / 2
-    low, high = _wilson_interval(right, len(finite))
+    low, high = wilson_interval(right / len(finite), len(finite))
     return Accuracy(
         num_pairs=len(finite),
         num_unscored=len(margins) - len(finite),
@@ -174,7 +175,7 @@ def train(
     console = Console()
     if "accuracy" in metrics:
         num = int(metrics["num_held_out"])
-        low, high = _wilson_interval(metrics["accuracy"] * num, num)
+        low, high = wilson_interval(metrics["accuracy"], num)
         console.print(
             f"held-out accuracy {metrics['accuracy']:.1%} ({low:.1%} to {high:.1%}) on {num} "
             f"pairs, margin {metrics['margin']:.3f}",
@@ -224,10 +225,3 @@ def _read_answers(
     if not rows:
         raise DataError(f"{path}: has no rows.")
     return rows, conversations
-
-
-def _wilson_interval(right: float, num: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """Score interval of a proportion (Wilson 1927); z = 1.96 covers 95 %."""
-    centre = (right + z * z / 2) / (num + z * z)
-    half = z * math.sqrt(right * (num - right) / num + z * z / 4) / (num + z * z)
-    return centre - half, centre + half

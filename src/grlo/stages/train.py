@@ -23,7 +23,8 @@ from grlo.prompts.sampler import PromptSampler
 from grlo.prompts.sources import filter_overlong, read_prompts
 from grlo.recipe import dump_recipe
 from grlo.reporting.live import LiveView
-from grlo.rollout import ChatRenderer
+from grlo.rewards import style_problems
+from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
 from grlo.settings import Recipe
 from grlo.trackers import open_trackers
@@ -55,6 +56,8 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
     renderer = ChatRenderer.from_pretrained(
         recipe.policy.model, revision=recipe.policy.revision, template=recipe.policy.template
     )
+    config = AutoConfig.from_pretrained(recipe.policy.model, revision=recipe.policy.revision)
+    check_compatible(renderer.max_token_id, vocab_size=config.get_text_config().vocab_size)
     prompts = load_prompts(recipe, renderer)
     with RunDir.create_or_open(
         run_dir, recipe=dump_recipe(recipe), prompt_hash=hash_prompts(prompts)
@@ -103,6 +106,8 @@ def load_prompts(recipe: Recipe, renderer: ChatRenderer) -> list[Prompt]:
         max_prompt_tokens=settings.max_prompt_tokens,
         overlong=settings.overlong,
     )
+    if problems := style_problems(recipe.reward, kept):
+        raise DataError("\n".join(problems))
     if dropped:
         print(
             f"{len(dropped)} of {len(prompts)} prompts exceed {settings.max_prompt_tokens} tokens"
