@@ -5,8 +5,9 @@ scored by the same reward model, with one update per step, in float32 on one thr
 
     pip install -c constraints.txt '.[bench]' && python bench/trl_step.py
 
-Shapes: the embedded miniature, whose answers end by themselves, and random models of 0.9M and 10M
-parameters, of which nearly every answer runs to the limit.
+Models: the embedded miniature, whose answers end by themselves, and random ones of 0.9M and 10M
+parameters. Nearly every answer of these runs to the limit; with `-spread` about every fiftieth
+token is a stop token, which gives lengths like those of real answers.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from datasets import Dataset
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3ForSequenceClassification,
@@ -46,13 +48,14 @@ from grlo.stages.train import build_trainer, load_prompts
 NUM_PROMPTS, NUM_SAMPLES, MAX_TOKENS = 64, 8, 128
 ASSETS = Path(grlo.nano.__file__).parent / "assets"
 SIZES = {"0.9M": (128, 4, 1024), "10M": (320, 8, 4096)}
+SPREAD = "-spread"
 
 Seconds = dict[str, float]
 
 
 def random_models(size: str, folder: Path) -> tuple[Path, Path]:
     """A policy and a reward model with random weights and the miniature's tokenizer."""
-    hidden, layers, vocabulary = SIZES[size]
+    hidden, layers, vocabulary = SIZES[size.removesuffix(SPREAD)]
     shape = {
         "vocab_size": vocabulary,
         "hidden_size": hidden,
@@ -73,6 +76,8 @@ def random_models(size: str, folder: Path) -> tuple[Path, Path]:
         torch.manual_seed(0)
         kind(Qwen3Config(**shape, **extra)).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
+    stops = [0, *(range(3, vocabulary, 50) if size.endswith(SPREAD) else [])]
+    GenerationConfig(eos_token_id=stops, pad_token_id=0).save_pretrained(folder / "policy")
     return folder / "policy", folder / "reward"
 
 
@@ -149,6 +154,7 @@ def trl(policy: Path, reward: Path, prompts: Path, num_steps: int) -> Seconds:
             clock["stop"] = time.process_time()
 
     tokenizer = AutoTokenizer.from_pretrained(policy)
+    stop_ids = list(ChatRenderer.from_pretrained(str(policy)).stop_ids)
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32),
         reward_funcs=str(reward),
@@ -173,8 +179,7 @@ def trl(policy: Path, reward: Path, prompts: Path, num_steps: int) -> Seconds:
             report_to=[],
             logging_steps=10**9,
             disable_tqdm=True,
-            # Turns end with <|im_end|>, as in ours.
-            generation_kwargs={"eos_token_id": [0, tokenizer.get_vocab()["<|im_end|>"]]},
+            generation_kwargs={"eos_token_id": stop_ids},
         ),
     )
     trainer._generate = timed(seconds, "generation", trainer._generate)
@@ -201,13 +206,13 @@ def finish(seconds: Seconds, total: float, num_steps: int) -> Seconds:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=3, help="counted steps of each")
-    parser.add_argument("--models", nargs="+", default=["nano", *SIZES])
+    parser.add_argument("--models", nargs="+", default=["nano", "0.9M", "10M", "10M-spread"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     disable_progress_bar()
     rng = random.Random(0)
     words = [f"{a}{b}" for a in ("sun", "moon", "sea", "hill") for b in ("light", "rise", "side")]
-    print(f"{'model':6} {'phase':11} {'ours':>9} {'TRL':>9} {'TRL/ours':>9}   CPU-s per step")
+    print(f"{'model':10} {'phase':11} {'ours':>9} {'TRL':>9} {'TRL/ours':>9}   CPU-s per step")
     for name in arguments.models:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
@@ -224,10 +229,10 @@ def main() -> None:
             other = trl(policy, reward, prompts, arguments.steps)
             for phase in ("generation", "scoring", "training", "total"):
                 ratio = other[phase] / mine[phase]
-                print(f"{name:6} {phase:11} {mine[phase]:9.2f} {other[phase]:9.2f} {ratio:9.2f}")
+                print(f"{name:10} {phase:11} {mine[phase]:9.2f} {other[phase]:9.2f} {ratio:9.2f}")
             per_token = (other["total"] / other["tokens"]) / (mine["total"] / mine["tokens"])
             counts = f"{mine['tokens']:9.0f} {other['tokens']:9.0f}"
-            print(f"{name:6} {'tokens':11} {counts} {per_token:9.2f}x per token", flush=True)
+            print(f"{name:10} {'tokens':11} {counts} {per_token:9.2f}x per token", flush=True)
 
 
 if __name__ == "__main__":

@@ -315,6 +315,19 @@ def test_a_model_with_sliding_attention_is_not_packed(tmp_path):
         Learner(make_recipe(tmp_path, GRPO()), device="cpu")
 
 
+def test_products_in_bfloat16_give_nearly_the_update_of_float32(policy_path):
+    start = weights(Learner(make_recipe(policy_path, PPO()), device="cpu"))
+    moves = []
+    for dtype in ("float32", "bfloat16"):
+        recipe = make_recipe(policy_path, PPO(), policy={"compute_dtype": dtype}, eps=1e-3)
+        learner = Learner(recipe, device="cpu")
+        learner.update(credit(learner, make_batch()), step=1)
+        moves.append(weights(learner) - start)
+        assert {p.dtype for p in learner.policy.parameters()} == {torch.float32}
+    assert torch.cosine_similarity(moves[0], moves[1], dim=0) > 0.98
+    assert not torch.equal(moves[0], moves[1])
+
+
 def test_gradient_checkpointing_changes_no_gradient(policy_path):
     results = []
     for flag in (False, True):
