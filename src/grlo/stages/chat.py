@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel, TextStreamer
+from transformers.utils.logging import disable_progress_bar
 
 from grlo.errors import ModelError
 from grlo.rollout import ChatRenderer, check_compatible
@@ -32,6 +33,7 @@ def chat(model: str, *, temperature: float, max_tokens: int, template: str | Non
         ModelError: The model or its tokenizer cannot be used.
     """
     path = newest_model(model)
+    disable_progress_bar()
     renderer = ChatRenderer.from_pretrained(path, template=template)
     language_model = _load(path, renderer)
     print(f"{path}\n{HELP}")
