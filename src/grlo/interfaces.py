@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from grlo.types import Completion, Message, Prompt, Rollout, SamplingParams, Score
+from grlo.types import Completion, Message, Prompt, Rollout, SamplingParams, Score, Usage
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,11 +98,26 @@ class Reward(Protocol):
         """`reward/...` metrics of the latest call, such as truncation; may be empty."""
         ...
 
+    def usage(self) -> Usage:
+        """What the latest call asked of remote services; `Usage()` where all is done here."""
+        ...
+
 
 class Verifier(Protocol):
-    """A pure function of prompt and answer, bounded in time."""
+    """A pure function of prompt and answer, bounded in time.
 
-    def __call__(self, prompt: Prompt, text: str) -> Score: ...
+    A verifier that can grade several answers at once from several threads says how many by an
+    attribute `num_workers`; without one it is called from one thread. One with processes of its
+    own starts them at the first call and ends them by `close()`.
+    """
+
+    def __call__(self, prompt: Prompt, text: str) -> Score:
+        """The score, `extracted` and, where answers may be unreadable, `parsed` (0 or 1) in parts.
+
+        An answer that is wrong or unreadable scores 0. What is not the answer's fault (a broken
+        sandbox, a malformed reference) leaves it unscored or raises.
+        """
+        ...
 
 
 class Algorithm(Protocol):

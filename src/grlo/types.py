@@ -89,6 +89,22 @@ class Score:
     """Named components, logged separately."""
     note: str = ""
     """Why the score is what it is, or why there is none."""
+    extracted: str | None = None
+    """The answer that a verifier found in the text; None when it found none or looked for none."""
+    details: Mapping[str, object] = field(default_factory=dict)
+    """What else a verifier or judge found out, as JSON has it; kept with the rollout."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What remote services were asked for."""
+
+    requests: int = 0
+    """Requests that were sent, failed ones and repetitions included."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    dollars: float = 0.0
+    """At the prices that the settings state; 0 without prices."""
 
 
 @dataclass(frozen=True)

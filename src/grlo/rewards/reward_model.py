@@ -20,7 +20,7 @@ from grlo.sequence_scores import (
     score_sequences,
 )
 from grlo.settings import Dtype, require
-from grlo.types import Message, Rollout, Score
+from grlo.types import Message, Rollout, Score, Usage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -184,6 +184,9 @@ class RewardModel:
         """Of the latest call: shares of truncated, unscored and distinct conversations; mean and
         standard deviation (population) of the raw scores."""
         return dict(self._metrics)
+
+    def usage(self) -> Usage:
+        return Usage()
 
 
 def without_thoughts(text: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from grlo.interfaces import BuildContext, Progress, Reward, silent
 from grlo.rewards.reward_model import RewardModelSettings
 from grlo.seeding import derive_rng
-from grlo.types import Rollout, Score
+from grlo.types import Rollout, Score, Usage
 
 _CALLS = "shuffled_calls"
 
@@ -66,3 +66,6 @@ class ShuffledReward:
 
     def metrics(self) -> dict[str, float]:
         return self._inner.metrics()
+
+    def usage(self) -> Usage:
+        return self._inner.usage()
