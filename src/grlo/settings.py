@@ -8,7 +8,7 @@ where the paper or its release states them; models, prompt files and paths have 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -17,6 +17,16 @@ def require(condition: bool, message: str) -> None:
     """Raises ValueError with `message` unless `condition` holds; for `__post_init__` checks."""
     if not condition:
         raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """Marks a field that holds the settings of a plug-in: `Annotated[object, Plugin("reward")]`."""
+
+    kind: str
+    """`reward`, `verifier`, `algorithm` or `engine`."""
+    default: str | None = None
+    """Name of the plug-in where none is given; None demands one."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class PromptSettings:
     max_prompt_tokens: int = 1024
     overlong: Literal["drop", "error"] = "drop"
     """What happens to a prompt above the limit; drops are counted and listed."""
-    default_style: Literal["model", "rule", "judge"] = "model"
+    default_style: str = "model"
     """Style of rows in forms that carry none."""
 
     def __post_init__(self) -> None:
@@ -179,14 +189,14 @@ class Recipe:
 
     policy: ModelSettings
     prompts: PromptSettings
-    reward: object
+    reward: Annotated[object, Plugin("reward")]
     """Settings of the reward that `reward.name` selects."""
-    algorithm: object
+    algorithm: Annotated[object, Plugin("algorithm")]
     """The algorithm that `algorithm.name` selects."""
     training: TrainingSettings
     seed: int = 0
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
-    engine: object = None
+    engine: Annotated[object, Plugin("engine", default="hf")] = None
     """Settings of the engine that `engine.name` selects; `hf` by default."""
     optimizer: OptimizerSettings = field(
         default_factory=lambda: OptimizerSettings(learning_rate=1e-6)

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from grlo.types import Prompt
 
 REWARDS: dict[str, str] = {
     "reward_model": "grlo.rewards.reward_model:RewardModelSettings",
+    "verified": "grlo.rewards.verified:VerifiedSettings",
+    "mixture": "grlo.rewards.mixture:MixtureSettings",
     "shuffled": "grlo.rewards.shuffled:ShuffledRewardSettings",
 }
+
+
+def single_rewards(reward: object, *, path: str = "reward") -> Iterator[tuple[str, object]]:
+    """The settings of all rewards that a reward consists of, with the key where each stands.
+
+    A reward that is made of others has them in its attribute `parts`, by name.
+    """
+    parts = getattr(reward, "parts", None)
+    if not isinstance(parts, Mapping):
+        yield path, reward
+        return
+    for name, part in parts.items():
+        yield from single_rewards(part, path=f"{path}.parts.{name}")
 
 
 def style_problems(reward: object, prompts: Sequence[Prompt]) -> list[str]:

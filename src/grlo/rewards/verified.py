@@ -1,0 +1,93 @@
+"""Rewards of a verifier: mathematics, code, choices, instructions, or a function of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, cast
+
+from grlo.errors import RewardError
+from grlo.grading import grade_all
+from grlo.interfaces import BuildContext, Progress, Verifier, silent
+from grlo.settings import Plugin, require
+from grlo.types import Rollout, Score, Usage
+
+
+@dataclass(frozen=True)
+class VerifiedSettings:
+    """Which verifier grades, and what its verdicts are worth."""
+
+    verifier: Annotated[object, Plugin("verifier")]
+    """Settings of the verifier; its name alone will do."""
+    name: str = "verified"
+    right: float = 1.0
+    """Reward of a score of 1."""
+    wrong: float = 0.0
+    """Reward of a score of 0; what lies between is interpolated."""
+    unparsed: float | None = None
+    """Reward of an answer that the verifier could not read; None is that of a wrong one."""
+    styles: tuple[str, ...] = ("rule",)
+    """Styles of the prompts that it scores when it is the only reward."""
+
+    def __post_init__(self) -> None:
+        require(self.right > self.wrong, "right must exceed wrong")
+        require(len(self.styles) > 0, "styles must name at least one style")
+
+    def build(self, *, context: BuildContext) -> VerifiedReward:
+        """Builds the verifier."""
+        return VerifiedReward(cast(Any, self.verifier).build(context=context), settings=self)
+
+
+class VerifiedReward:
+    """Scores rollouts by a verifier.
+
+    `parts` holds the verifier's own `score` and its parts.
+    """
+
+    def __init__(self, verifier: Verifier, *, settings: VerifiedSettings) -> None:
+        self._verifier, self._settings = verifier, settings
+        self._metrics: dict[str, float] = {}
+
+    def score(self, rollouts: Sequence[Rollout], *, progress: Progress = silent) -> list[Score]:
+        """One score per rollout, in order; unscored where the verifier fails."""
+        answers = [(rollout.prompt, rollout.text) for rollout in rollouts]
+        verdicts = grade_all(self._verifier, answers, progress=progress)
+        num_unscored = sum(verdict.value is None for verdict in verdicts)
+        num_unparsed = sum(_is_unparsed(verdict) for verdict in verdicts)
+        self._metrics = {
+            "reward/unscored": num_unscored / max(1, len(verdicts)),
+            "reward/unparsed": num_unparsed / max(1, len(verdicts)),
+        }
+        return [self._valued(verdict) for verdict in verdicts]
+
+    def _valued(self, verdict: Score) -> Score:
+        if verdict.value is None:
+            return verdict
+        settings = self._settings
+        value = settings.wrong + verdict.value * (settings.right - settings.wrong)
+        if settings.unparsed is not None and _is_unparsed(verdict):
+            value = settings.unparsed
+        return replace(verdict, value=value, parts={"score": verdict.value, **verdict.parts})
+
+    def state_dict(self) -> dict[str, float]:
+        """Empty: a verifier does not change."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Raises RewardError for statistics, which belong to another reward."""
+        if state:
+            raise RewardError(
+                f"the checkpoint has the statistics {', '.join(sorted(state))}, but a verifier "
+                "keeps none. Resume with the recipe it was made by."
+            )
+
+    def metrics(self) -> dict[str, float]:
+        """Of the latest call: shares of unscored and of unreadable answers."""
+        return dict(self._metrics)
+
+    def usage(self) -> Usage:
+        return Usage()
+
+
+def _is_unparsed(verdict: Score) -> bool:
+    return verdict.parts.get("parsed", 1.0) == 0
