@@ -184,6 +184,78 @@ class TrackerSettings:
 
 
 @dataclass(frozen=True)
+class ShapingSettings:
+    """What is subtracted from the reward (`grlo.rewards.shaping` has the formulas). All off.
+
+    Penalties are in units of the running standard deviation of the unshaped reward.
+    """
+
+    overlong_buffer: int = 0
+    """Tokens before `sampling.max_tokens` in which the overlong penalty rises linearly; 0: none.
+    DAPO has 4096 before a limit of 20480."""
+    overlong_penalty: float = 1.0
+    """At the limit."""
+    missing_end_penalty: float = 0.0
+    """For an answer that the limit cut before a token that ends it."""
+    repetition_penalty: float = 0.0
+    """For an answer of which every n-gram is a repetition; less in proportion."""
+    repetition_ngram: int = 4
+    repetition_threshold: float = 0.0
+    """Share of repeated n-grams up to which nothing is subtracted."""
+    length_difference_penalty: float = 0.0
+    """For each token by which a right extracted answer is longer or shorter than the reference;
+    General-Reasoner has 0.05 with `unit = "absolute"`."""
+    length_difference_cap: int = 10
+    """Most tokens that are counted."""
+    clip: float = 0.0
+    """Scores further than so many standard deviations from the running mean are moved to there,
+    before all else; 0: none."""
+    standardize: bool = False
+    """Subtract the running mean, divide by the running standard deviation, then subtract
+    penalties."""
+    unit: Literal["spread", "absolute"] = "spread"
+    """`absolute` subtracts penalties as they stand: for rewards of 0 and 1."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "overlong_buffer",
+            "overlong_penalty",
+            "missing_end_penalty",
+            "repetition_penalty",
+            "length_difference_penalty",
+            "clip",
+        ):
+            require(getattr(self, name) >= 0, f"{name} must not be negative")
+        require(self.repetition_ngram > 0, "repetition_ngram must be positive")
+        require(0 <= self.repetition_threshold < 1, "repetition_threshold must lie in [0, 1)")
+        require(self.length_difference_cap > 0, "length_difference_cap must be positive")
+        require(
+            self.overlong_buffer > 0 or self.overlong_penalty == 1,
+            "overlong_penalty has no effect without overlong_buffer",
+        )
+        require(
+            self.repetition_penalty > 0 or self.repetition_threshold == 0,
+            "repetition_threshold has no effect without repetition_penalty",
+        )
+        require(
+            not (self.standardize and self.unit == "absolute"),
+            "unit = 'absolute' has no effect with standardize: penalties are then in units of 1",
+        )
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any term changes a score."""
+        return bool(
+            (self.overlong_buffer and self.overlong_penalty)
+            or self.missing_end_penalty
+            or self.repetition_penalty
+            or self.length_difference_penalty
+            or self.clip
+            or self.standardize
+        )
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that determines a run."""
 
@@ -203,4 +275,5 @@ class Recipe:
     )
     critic: CriticSettings = field(default_factory=CriticSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    shaping: ShapingSettings = field(default_factory=ShapingSettings)
     trackers: TrackerSettings = field(default_factory=TrackerSettings)

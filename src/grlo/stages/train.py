@@ -23,7 +23,8 @@ from grlo.prompts.sampler import PromptSampler
 from grlo.prompts.sources import filter_overlong, read_prompts
 from grlo.recipe import dump_recipe
 from grlo.reporting.live import LiveView
-from grlo.rewards import style_problems
+from grlo.rewards import single_rewards, style_problems
+from grlo.rewards.shaping import ShapedReward
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
 from grlo.settings import Recipe
@@ -143,6 +144,15 @@ def build_trainer(
     with ledger.phase("load", step=0):
         learner = Learner(recipe, device=device, checkpoint=resume_from)
         reward = cast(Any, recipe.reward).build(context=context)
+        if recipe.shaping.is_on:
+            reward = ShapedReward(
+                reward,
+                recipe.shaping,
+                max_tokens=recipe.sampling.max_tokens,
+                count_tokens=lambda text: len(
+                    renderer.tokenizer.encode(text, add_special_tokens=False)
+                ),
+            )
         engine = _build_engine(recipe, learner, context)
         if resume_from is not None:
             checkpoint.restore(resume_from, learner)
@@ -299,13 +309,15 @@ def _stop_requests() -> Iterator[_StopRequest]:
 
 
 def _flop_counter(recipe: Recipe, learner: Learner) -> FlopCounter:
-    critic, reward_model = learner.critic, getattr(recipe.reward, "model", None)
+    critic = learner.critic
     return FlopCounter(
         policy=_shape(learner.policy),
         critic=None if critic is None else _shape(critic),
-        reward=None
-        if reward_model is None
-        else shape_from_config(AutoConfig.from_pretrained(reward_model).to_dict()),
+        rewards=tuple(
+            (shape_from_config(AutoConfig.from_pretrained(model).to_dict()), frozenset(part.styles))
+            for part in single_rewards(recipe.reward)
+            if isinstance(model := getattr(part.settings, "model", None), str)
+        ),
         has_reference=learner.algorithm.needs_reference,
         annotates_policy=learner.num_updates > 1 or learner.algorithm.needs_old_logprobs,
         num_epochs=recipe.training.num_epochs,
