@@ -162,7 +162,7 @@ def make_recipe(**policy: Any) -> Recipe:
     return Recipe(
         policy=ModelSettings(model="x", **policy),
         prompts=PromptSettings(sources=("x",), max_prompt_tokens=10),
-        reward=None,
+        rewards=(),
         algorithm=GRPO(),
         training=TrainingSettings(steps=1, micro_batch_tokens=100),
         sampling=SamplingSettings(prompts_per_step=2, samples_per_prompt=3, max_tokens=20),
@@ -192,7 +192,7 @@ def test_every_further_model_and_type_is_counted() -> None:
 
     shape = shape_from_config(CONFIGS["qwen3"].to_dict())
     recipe = replace(make_recipe(), algorithm=PPO(kl_coefficient=0.1))
-    sizes = by_component(recipe, shape, critic=shape, reward=shape, num_sequences=4)
+    sizes = by_component(recipe, shape, critic=shape, rewards=[(shape, None)], num_sequences=4)
     count = shape.num_parameters
     assert sizes["critic weights"] == 4 * count
     assert sizes["reference"] == 2 * count

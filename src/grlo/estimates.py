@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -221,7 +221,7 @@ def estimate_memory(
     *,
     policy: ModelShape,
     critic: ModelShape | None = None,
-    reward: ModelShape | None = None,
+    rewards: Sequence[tuple[ModelShape, str | None]] = (),
     num_sequences: int | None = None,
 ) -> tuple[MemoryItem, ...]:
     """Memory per component of a training run on one device.
@@ -230,7 +230,7 @@ def estimate_memory(
         recipe: What is to be run.
         policy: Shape of the policy, and of the reference if the algorithm needs one.
         critic: Shape of the critic, if the algorithm has one.
-        reward: Shape of the reward model, if there is one.
+        rewards: Shapes of the reward models, each with the type that the recipe states for it.
         num_sequences: Completions that the engine draws at a time; None is all of a step.
 
     Returns:
@@ -246,10 +246,9 @@ def estimate_memory(
         items += _trained_items("critic", critic, recipe, lora=recipe.critic.lora)
     if getattr(recipe.algorithm, "needs_reference", False):
         items.append(MemoryItem("reference", "always", policy.num_parameters * compute_bytes))
-    if reward is not None:
+    for shape, dtype in rewards:
         default = "float32" if recipe.training.device == "cpu" else "bfloat16"
-        dtype = getattr(recipe.reward, "dtype", None) or default
-        size = reward.num_parameters * DTYPE_BYTES.get(dtype, compute_bytes)
+        size = shape.num_parameters * DTYPE_BYTES[dtype or default]
         items.append(MemoryItem("reward model", "always", size))
     engine_dtype = getattr(recipe.engine, "dtype", None) or settings.compute_dtype
     engine_bytes = DTYPE_BYTES.get(engine_dtype, compute_bytes)

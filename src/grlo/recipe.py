@@ -18,7 +18,13 @@ from grlo.settings import CriticSettings, OptimizerSettings, Recipe
 REMOVED = "none"
 """`--set key=none` takes a key out again, so that its default holds."""
 ASSETS = Path(__file__).parent / "nano" / "assets"
-NANO_FILES = {"base": "base", "reward_model": "reward_model", "prompts": "prompts.jsonl"}
+NANO_FILES = {
+    "base": "base",
+    "reward_model": "reward_model",
+    "prompts": "prompts.jsonl",
+    "math_prompts": "math_prompts.jsonl",
+    "chat_dev_prompts": "chat_dev_prompts.jsonl",
+}
 """What `nano:NAME` stands for among the assets of the embedded miniature."""
 GROUP_BASELINES = ("grpo", "rloo")
 """Algorithms that compare a sample with the other samples of its prompt."""

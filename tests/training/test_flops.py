@@ -29,7 +29,7 @@ def counter(policy_path) -> FlopCounter:
     return FlopCounter(
         policy=shape,
         critic=None,
-        reward=None,
+        rewards=(),
         has_reference=False,
         annotates_policy=True,
         num_epochs=1,

@@ -10,7 +10,9 @@ import ast
 import re
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from grlo.interfaces import BuildContext, Verifier
 from grlo.nano.tasks import BY_NAME, CLAUSES, VALUES
 from grlo.types import Prompt, Score
 
@@ -109,6 +111,28 @@ def grade_code(prompt: Prompt, text: str) -> Score:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return _score(False, attempt=attempt, note=f"not a function: {error}")
     return _score(True, attempt=True)
+
+
+GRADERS: dict[str, Verifier] = {
+    "chat": grade_chat,
+    "instruction_following": grade_instruction,
+    "math": grade_math,
+    "code": grade_code,
+}
+
+
+@dataclass(frozen=True)
+class NanoSettings:
+    """The four graders as one verifier, chosen by the prompt's domain."""
+
+    name: str = "nano"
+
+    def build(self, *, context: BuildContext) -> NanoSettings:
+        return self
+
+    def __call__(self, prompt: Prompt, text: str) -> Score:
+        """Raises KeyError for a prompt of no domain of the miniature."""
+        return GRADERS[prompt.domain](prompt, text)
 
 
 def _apply(prompt: Prompt, x: int) -> int:

@@ -20,7 +20,15 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from grlo import packed
-from grlo.nano.world import END, TURN, TURN_END, corpus, preference_pairs, training_prompts
+from grlo.nano.world import (
+    END,
+    TURN,
+    TURN_END,
+    corpus,
+    preference_pairs,
+    problems,
+    training_prompts,
+)
 from grlo.progress import progress_bar
 from grlo.rundir import write_atomic
 from grlo.seeding import derive_seed
@@ -39,7 +47,7 @@ def build(out: Path, *, seed: int, num_tokens: int) -> dict[str, object]:
     """Builds everything into a folder and returns its manifest.
 
     Args:
-        out: Folder for `base`, `reward_model`, `prompts.jsonl`, `pairs.jsonl`, `manifest.json`.
+        out: Folder for `base`, `reward_model`, the prompt files, `pairs.jsonl`, `manifest.json`.
         seed: Of corpus, weights, pairs and prompts.
         num_tokens: Corpus tokens to train the base model on.
     """
@@ -49,8 +57,8 @@ def build(out: Path, *, seed: int, num_tokens: int) -> dict[str, object]:
     base.to(torch.bfloat16).save_pretrained(out / "base")  # pyright: ignore[reportArgumentType]
     tokenizer.save_pretrained(out / "base")
     pairs = preference_pairs(seed, NUM_PAIRS)
-    prompts = training_prompts(seed, NUM_PROMPTS)
-    write_atomic(out / "prompts.jsonl", prompts_jsonl(prompts))
+    for name, text in prompt_files(seed).items():
+        write_atomic(out / f"{name}.jsonl", text)
     write_atomic(out / "pairs.jsonl", pairs_jsonl(pairs))
     with progress_bar("reward model") as progress:
         accuracy = train_reward_model(
@@ -83,7 +91,7 @@ def data_hashes(seed: int) -> dict[str, str]:
     texts = {
         "corpus": documents,
         "pairs": pairs_jsonl(preference_pairs(seed, NUM_PAIRS)),
-        "prompts": prompts_jsonl(training_prompts(seed, NUM_PROMPTS)),
+        **prompt_files(seed),
     }
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
@@ -189,15 +197,25 @@ def _next_token_loss(model: Qwen3ForCausalLM, documents: Sequence[Sequence[int]]
     return cross_entropy(model.lm_head(hidden_ND).float(), targets_N)
 
 
-def prompts_jsonl(prompts: Sequence[Prompt]) -> str:
+def prompt_files(seed: int) -> dict[str, str]:
+    """Text of the prompt files by name: open-ended chat to train on, mathematics with its results
+    to train on, and chat of the development split with its facts, to watch training by."""
+    return {
+        "prompts": prompts_jsonl(training_prompts(seed, NUM_PROMPTS)),
+        "math_prompts": prompts_jsonl(problems("math", split="train", count=NUM_PROMPTS)),
+        "chat_dev_prompts": prompts_jsonl(problems("chat", split="dev", count=300), split="dev"),
+    }
+
+
+def prompts_jsonl(prompts: Sequence[Prompt], *, split: str = "train") -> str:
     """Prompts in the row form that verl reads."""
     rows = [
         {
             "data_source": "grlo/nano",
             "prompt": [asdict(message) for message in prompt.messages],
             "ability": prompt.domain,
-            "reward_model": {"style": prompt.style, "ground_truth": ""},
-            "extra_info": {"split": "train", "index": index},
+            "reward_model": {"style": prompt.style, "ground_truth": prompt.reference or ""},
+            "extra_info": {"split": split, "index": index, **prompt.meta},
         }
         for index, prompt in enumerate(prompts)
     ]

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from grlo.errors import CheckpointError, GrloError, ModelError, RecipeError
 from grlo.estimates import (
@@ -32,7 +33,7 @@ from grlo.prompts.sources import (
     split_overlong,
 )
 from grlo.recipe import differences, format_recipe, load_dumped, load_recipe
-from grlo.rewards import style_problems
+from grlo.rewards import SingleReward, single_rewards, style_problems
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
 from grlo.settings import Recipe
@@ -115,15 +116,15 @@ def check(
         example = prompts[0].messages if prompts else (Message("user", "Hello!"),)
         with findings.collect():
             _show_prompt(renderer, example)
-    reward = _check_reward(recipe, prompts, findings)
+    rewards = _check_rewards(recipe, prompts, findings)
     critic = _check_critic(recipe, policy, renderer, findings)
     _check_software(recipe, findings)
     _show_schedule(recipe, prompts)
     if policy is not None:
-        shapes = [model.shape if model else None for model in (policy, critic, reward)]
-        _show_costs(recipe, policy.shape, critic=shapes[1], reward=shapes[2])
+        critic_shape = critic.shape if critic else None
+        _show_costs(recipe, policy.shape, critic=critic_shape, rewards=rewards)
         if run_dir is not None:
-            _check_disk(run_dir, recipe, policy.shape, shapes[1], findings)
+            _check_disk(run_dir, recipe, policy.shape, critic_shape, findings)
     elif run_dir is not None:
         findings.unchecked.append(f"disk space of {run_dir}: the policy's size is not known")
     if run_dir is not None:
@@ -245,26 +246,42 @@ def _check_context(shape: ModelShape, recipe: Recipe, findings: _Findings) -> No
         )
 
 
-def _check_reward(recipe: Recipe, prompts: Sequence[Prompt], findings: _Findings) -> _Model | None:
-    """Whether the reward can score these prompts, and what its model would read."""
+def _check_rewards(
+    recipe: Recipe, prompts: Sequence[Prompt], findings: _Findings
+) -> list[tuple[ModelShape, str | None]]:
+    """Whether the reward can score these prompts; shapes and stated types of its models."""
     findings.problems += style_problems(recipe.reward, prompts)
-    name = getattr(recipe.reward, "model", None)
-    if not isinstance(name, str):
-        return None
-    model = _find_model("reward", name, getattr(recipe.reward, "revision", None), findings)
+    models = []
+    for part in single_rewards(recipe.reward):
+        if isinstance(getattr(part.settings, "model", None), str):
+            mine = [prompt for prompt in prompts if prompt.style in part.styles]
+            model = _check_reward_model(part, mine, findings)
+            if model is not None:
+                models.append((model.shape, getattr(part.settings, "dtype", None)))
+    return models
+
+
+def _check_reward_model(
+    part: SingleReward, prompts: Sequence[Prompt], findings: _Findings
+) -> _Model | None:
+    """Whether a reward model is one, and what it would read."""
+    settings: Any = part.settings
+    revision = getattr(settings, "revision", None)
+    model = _find_model(part.key, settings.model, revision, findings)
     if model is None:
         return None
     if model.shape.num_labels != 1:
         found = f"{model.shape.num_labels} labels" if model.shape.num_labels else "no scalar head"
         findings.problems.append(
-            f"reward: {name} has {found}; expected a sequence-classification model with one label."
+            f"{part.key}: {model.name} has {found}; expected a sequence-classification model with "
+            "one label."
         )
-    renderer = _check_renderer(model, getattr(recipe.reward, "template", None), findings)
+    renderer = _check_renderer(model, getattr(settings, "template", None), findings)
     if renderer is not None:
         with findings.collect():
             messages = prompts[0].messages if prompts else (Message("user", "Hello!"),)
             turns = (*messages, Message("assistant", SAMPLE_ANSWER))
-            _heading("What the reward model reads")
+            _heading(f"What the reward model reads ({part.key})")
             _show_tokens(renderer, renderer.encode_conversation(turns))
     return model
 
@@ -397,7 +414,11 @@ def _show_schedule(recipe: Recipe, prompts: Sequence[Prompt]) -> None:
 
 
 def _show_costs(
-    recipe: Recipe, policy: ModelShape, *, critic: ModelShape | None, reward: ModelShape | None
+    recipe: Recipe,
+    policy: ModelShape,
+    *,
+    critic: ModelShape | None,
+    rewards: Sequence[tuple[ModelShape, str | None]],
 ) -> None:
     """Floating-point operations at full length, and memory per component."""
     sampling = recipe.sampling
@@ -409,7 +430,11 @@ def _show_costs(
     )
     needs_reference = getattr(recipe.algorithm, "needs_reference", False)
     # The policy draws, is read again before the update, and is trained.
-    passes = [(policy, 2 + needs_reference + training), (critic, 1 + training), (reward, 1)]
+    passes = [
+        (policy, 2 + needs_reference + training),
+        (critic, 1 + training),
+        *((shape, 1) for shape, _ in rewards),
+    ]
     flops = sum(
         times * forward_flops(shape, num_tokens=length)
         for shape, times in passes
@@ -419,7 +444,7 @@ def _show_costs(
     _heading("Memory (estimates)")
     num_rows = getattr(recipe.engine, "max_rows", 0)
     items = estimate_memory(
-        recipe, policy=policy, critic=critic, reward=reward, num_sequences=num_rows or 1
+        recipe, policy=policy, critic=critic, rewards=rewards, num_sequences=num_rows or 1
     )
     width = max(len(item.component) for item in items)
     for item in items:

@@ -13,12 +13,13 @@ from grlo.types import Rollout
 class FlopCounter:
     """Counts from lengths and shapes; phases that only move weights cost nothing.
 
-    The reward model's texts are taken to be as long in its tokens as in the policy's.
+    A reward model's texts are taken to be as long in its tokens as in the policy's.
     """
 
     policy: ModelShape
     critic: ModelShape | None
-    reward: ModelShape | None
+    rewards: tuple[tuple[ModelShape, frozenset[str]], ...]
+    """Reward models, each with the styles of the prompts whose answers it scores."""
     has_reference: bool
     annotates_policy: bool
     """Whether the policy's log-probabilities are computed before the update."""
@@ -29,6 +30,13 @@ class FlopCounter:
         """Operations of `phase` for the rollouts of a step."""
         if phase == "generate":
             return self._generate(rollouts)
+        if phase == "score":
+            return sum(
+                _full_pass(
+                    shape, [rollout for rollout in rollouts if rollout.prompt.style in styles]
+                )
+                for shape, styles in self.rewards
+            )
         passes = self._passes().get(phase, {})
         return sum(
             times * _full_pass(shape, rollouts)
@@ -41,7 +49,6 @@ class FlopCounter:
         factor = CHECKPOINTING_FACTOR if self.checkpoints_gradients else TRAINING_FACTOR
         training = float(factor * self.num_epochs)
         return {
-            "score": {"reward": 1},
             "annotate": {"policy": self.annotates_policy + self.has_reference, "critic": 1},
             "update": {"policy": training, "critic": training},
         }
