@@ -15,6 +15,7 @@ from grlo.moments import RunningMoments
 from grlo.rollout import sample
 from grlo.training.learner import Learner
 from grlo.training.metrics import step_metrics
+from grlo.training.watch import watch_metrics
 from grlo.types import Prompt, Rollout, SamplingParams, Score, StepResult
 
 
@@ -77,6 +78,7 @@ class Trainer:
                 step=step,
                 metrics=losses
                 | self.reward.metrics()
+                | watch_metrics(rollouts, scores)
                 | step_metrics(rollouts, scores, score_std=self.scores.std, costs=costs),
                 rollouts=tuple(rollouts),
                 scores=tuple(scores),
