@@ -162,7 +162,7 @@ def make_recipe(**policy: Any) -> Recipe:
     return Recipe(
         policy=ModelSettings(model="x", **policy),
         prompts=PromptSettings(sources=("x",), max_prompt_tokens=10),
-        rewards=(),
+        reward=None,
         algorithm=GRPO(),
         training=TrainingSettings(steps=1, micro_batch_tokens=100),
         sampling=SamplingSettings(prompts_per_step=2, samples_per_prompt=3, max_tokens=20),

@@ -281,7 +281,8 @@ def _check_reward_model(
         with findings.collect():
             messages = prompts[0].messages if prompts else (Message("user", "Hello!"),)
             turns = (*messages, Message("assistant", SAMPLE_ANSWER))
-            _heading(f"What the reward model reads ({part.key})")
+            where = "" if part.key == "reward" else f" of {part.key}"
+            _heading(f"What the reward model{where} reads")
             _show_tokens(renderer, renderer.encode_conversation(turns))
     return model
 
