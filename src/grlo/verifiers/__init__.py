@@ -5,5 +5,6 @@ VERIFIERS: dict[str, str] = {
     "choice": "grlo.verifiers.choice:ChoiceSettings",
     "code": "grlo.verifiers.code:CodeSettings",
     "instructions": "grlo.verifiers.instructions:InstructionSettings",
+    "function": "grlo.verifiers.function:FunctionSettings",
     "nano": "grlo.nano.grading:NanoSettings",
 }
