@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from grlo.rundir import newest_checkpoint
 from grlo.schema import Origins, Table, dump, parse, plugin_name, recipe_error, shown
 from grlo.settings import CriticSettings, OptimizerSettings, Recipe
 
@@ -227,12 +228,14 @@ def _with_paths(table: Table, folder: Path) -> Table:
 
 
 def _model_path(model: str, folder: Path) -> str:
-    """A local folder as an absolute path, a hub id as it is."""
+    """A local folder as an absolute path, of a run its newest checkpoint; a hub id as it is."""
     if model.startswith("nano:"):
         return _nano_path(model)
     local = folder / Path(model).expanduser()
     looks_local = model.startswith((".", "/", "~"))
-    return str(local.resolve()) if looks_local or local.exists() else model
+    if not looks_local and not local.exists():
+        return model
+    return str(newest_checkpoint(local.resolve()) or local.resolve())
 
 
 def _source_path(source: str, folder: Path) -> str:

@@ -26,7 +26,8 @@ from grlo.types import LedgerEntry, Rollout, Score
 Row = dict[str, Any]
 
 _LOCK = "run.lock"
-_PARTIAL = ".partial"
+PARTIAL = ".partial"
+"""Ending of what is being written and not yet whole."""
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -86,7 +87,7 @@ def write_atomic(path: Path, text: str) -> None:
     Raises:
         CheckpointError: The disk is full or refuses; the old file, if any, is untouched.
     """
-    temporary = path.with_name(f".{path.name}{_PARTIAL}")
+    temporary = path.with_name(f".{path.name}{PARTIAL}")
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -102,6 +103,18 @@ def write_atomic(path: Path, text: str) -> None:
         _sync_folder(path.parent)
 
 
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints in a folder of them, oldest first."""
+    return sorted(path for path in folder.glob("step_*") if not path.name.endswith(PARTIAL))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint of a run directory; None for any other folder."""
+    run = RunDir(folder)
+    checkpoints = run.checkpoints() if run.recipe_file.is_file() else []
+    return checkpoints[-1] if checkpoints else None
+
+
 class RunDir:
     """One run on disk. Open it with `create_or_open` to write, with the constructor to read.
 
@@ -114,6 +127,7 @@ class RunDir:
         self.recipe_file = path / "recipe.json"
         self.metrics_file = path / "metrics.jsonl"
         self.ledger_file = path / "ledger.jsonl"
+        self.earlier_ledger_file = path / "earlier_ledger.jsonl"
         self.checkpoints_dir = path / "checkpoints"
 
     @classmethod
@@ -166,6 +180,10 @@ class RunDir:
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints_dir / f"step_{step:06d}"
 
+    def checkpoints(self) -> list[Path]:
+        """Whole checkpoints, oldest first."""
+        return list_checkpoints(self.checkpoints_dir)
+
     def record(self) -> Row:
         """recipe.json: the resolved recipe, hash of the prompts, versions and commit.
 
@@ -192,13 +210,36 @@ class RunDir:
         Raises:
             DataError: A row is not a ledger entry.
         """
-        entries = []
-        for number, row in enumerate(read_jsonl(self.ledger_file), start=1):
-            try:
-                entries.append(LedgerEntry(**row))
-            except TypeError as error:
-                raise DataError(f"{self.ledger_file}:{number}: no entry ({error}).") from error
-        return entries
+        return [entry for _, entry in _ledger_entries(self.ledger_file)]
+
+    def earlier_ledger(self) -> dict[str, list[LedgerEntry]]:
+        """Entries of the runs that led to the model this run started from, by run, oldest first.
+
+        Raises:
+            DataError: A row is not a ledger entry.
+        """
+        stages: dict[str, list[LedgerEntry]] = {}
+        for run, entry in _ledger_entries(self.earlier_ledger_file):
+            stages.setdefault(run, []).append(entry)
+        return stages
+
+    def record_origin(self, model: str) -> None:
+        """Keeps the costs of the run that a model is a checkpoint of, and of the runs before it.
+
+        Costs of steps after the checkpoint are left out: the model does not rest on them.
+
+        Args:
+            model: What the run starts from; any other model than a checkpoint leaves nothing.
+        """
+        path = Path(model)
+        origin = RunDir(path.parent.parent)
+        if path not in origin.checkpoints() or not origin.recipe_file.is_file():
+            return
+        step = int(path.name.removeprefix("step_"))
+        stages = origin.earlier_ledger()
+        stages[str(origin.path)] = [entry for entry in origin.ledger() if entry.step <= step]
+        rows = [{"run": run, **asdict(entry)} for run, stage in stages.items() for entry in stage]
+        write_atomic(self.earlier_ledger_file, "".join(map(_line, rows)))
 
     def rollouts(self, step: int) -> list[Row]:
         """The rows of a step as `write_rollouts` wrote them.
@@ -236,6 +277,9 @@ class RunDir:
                 "score": score.value,
                 "parts": dict(score.parts),
                 "note": score.note,
+                "extracted": score.extracted,
+                "details": dict(score.details),
+                "reference": rollout.prompt.reference,
                 "prompt_id": rollout.prompt.id,
                 "domain": rollout.prompt.domain,
                 "style": rollout.prompt.style,
@@ -300,13 +344,25 @@ class RunDir:
 
     def _require_empty(self) -> None:
         # A start that was killed at once leaves these two behind.
-        ours = (_LOCK, f".{self.recipe_file.name}{_PARTIAL}")
+        ours = (_LOCK, f".{self.recipe_file.name}{PARTIAL}")
         others = sorted(p.name for p in self.path.iterdir() if p.name not in ours)
         if others:
             raise CheckpointError(
                 f"{self.path} is not empty and holds no run (found {', '.join(others[:3])}). "
                 "Choose a new or empty folder for --run."
             )
+
+
+def _ledger_entries(file: Path) -> list[tuple[str, LedgerEntry]]:
+    """Entries with the run that each came from; empty for a run's own."""
+    entries = []
+    for number, row in enumerate(read_jsonl(file), start=1):
+        try:
+            run = row.pop("run", "")
+            entries.append((run, LedgerEntry(**row)))
+        except TypeError as error:
+            raise DataError(f"{file}:{number}: no entry ({error}).") from error
+    return entries
 
 
 def _line(row: Mapping[str, object]) -> str:

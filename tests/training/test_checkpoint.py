@@ -16,6 +16,7 @@ from grlo.algorithms.ppo import PPO
 from grlo.batch import Batch
 from grlo.errors import CheckpointError
 from grlo.rollout import ChatRenderer
+from grlo.rundir import list_checkpoints
 from grlo.settings import (
     CriticSettings,
     LoraSettings,
@@ -225,7 +226,7 @@ def test_pruning_keeps_the_newest_and_the_named(tmp_path):
         (tmp_path / f"step_{step:06d}").mkdir()
     (tmp_path / "step_000007.partial").mkdir()
     checkpoint.prune(tmp_path, keep_last=2, keep={"step_000003"})
-    assert sorted(p.name for p in checkpoint.listed(tmp_path)) == [
+    assert sorted(p.name for p in list_checkpoints(tmp_path)) == [
         "step_000003",
         "step_000005",
         "step_000006",

@@ -14,7 +14,6 @@ from transformers.utils.logging import disable_progress_bar
 from grlo.errors import ModelError
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
-from grlo.training.checkpoint import listed
 from grlo.types import Message
 
 HELP = "/reset forgets the conversation, /quit leaves, Ctrl-C stops an answer."
@@ -67,7 +66,7 @@ def newest_model(model: str) -> str:
     folder = Path(model)
     if not folder.is_dir() or (folder / "config.json").is_file():
         return model
-    checkpoints = listed(RunDir(folder).checkpoints_dir)
+    checkpoints = RunDir(folder).checkpoints()
     if not checkpoints:
         raise ModelError(
             f"{model} holds neither a model (config.json) nor checkpoints of a run. Name a model "

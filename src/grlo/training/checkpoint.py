@@ -22,11 +22,11 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from grlo.errors import CheckpointError
 from grlo.rollout import ChatRenderer
+from grlo.rundir import PARTIAL, list_checkpoints
 from grlo.training.learner import Learner
 from grlo.training.models import merged_weights, plain_model
 
 FORMAT = 1
-_PARTIAL = ".partial"
 _MANIFEST, _STATE, _OPTIMIZER = (
     "grlo_manifest.json",
     "grlo_state.json",
@@ -53,7 +53,7 @@ def save(
     Raises:
         CheckpointError: The disk is full or not writable; nothing is left at `path`.
     """
-    temporary = path.with_name(path.name + _PARTIAL)
+    temporary = path.with_name(path.name + PARTIAL)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -154,14 +154,9 @@ def restore(path: Path, learner: Learner) -> None:
         )
 
 
-def listed(checkpoints: Path) -> list[Path]:
-    """Whole checkpoints of a run, oldest first."""
-    return sorted(p for p in checkpoints.glob("step_*") if not p.name.endswith(_PARTIAL))
-
-
 def prune(checkpoints: Path, *, keep_last: int, keep: set[str]) -> None:
     """Removes all but the newest `keep_last` checkpoints and those named in `keep`."""
-    for path in listed(checkpoints)[:-keep_last]:
+    for path in list_checkpoints(checkpoints)[:-keep_last]:
         if path.name not in keep:
             shutil.rmtree(path)
 
