@@ -148,6 +148,9 @@ class _Reader:
         if get_origin(hint) in (Union, types.UnionType):
             for option in get_args(hint):
                 if _is_settings(option):
+                    if value is None:  # Its plug-ins are missing only where the section is there.
+                        self.known += [f"{path}.{name}" for name in get_type_hints(option)]
+                        return hint, None
                     settings_type, parsed = self.dataclass(option, value, path + ".")
                     return hint if settings_type is option else settings_type | None, parsed
         if _is_settings(hint):

@@ -167,7 +167,8 @@ class CheckpointSettings:
     most the step it was in."""
     keep_last: int = 2
     keep_best: bool = True
-    """Keeps the checkpoint with the highest mean reward besides."""
+    """Keeps the checkpoint with the highest mean reward besides; with a gold signal, that with the
+    highest gold."""
 
     def __post_init__(self) -> None:
         require(self.every > 0, "every must be positive")
@@ -256,6 +257,41 @@ class ShapingSettings:
 
 
 @dataclass(frozen=True)
+class GoldSettings:
+    """A second reward that is watched and never trained on (`grlo.evaluation.gold`).
+
+    With this section `checkpoint.keep_best` keeps the checkpoint with the best gold.
+    """
+
+    reward: Annotated[object, Plugin("reward")]
+    """Settings of the gold reward: a better judge, a verifier, a larger reward model."""
+    every: int = 10
+    """Steps between evaluations; the last step always has one."""
+    sources: tuple[str, ...] = ()
+    """Held-out prompts, in the forms of `prompts.sources`. Without any, the rollouts of the step
+    are scored, which costs no sampling and shows less."""
+    num_prompts: int = 0
+    """How many of the held-out prompts, drawn once by the seed; 0 takes all."""
+    samples_per_prompt: int = 1
+    stop_after: int = 0
+    """Training stops after so many evaluations in a row in which gold lies below its best while
+    the training reward lies above what it was then; 0 never stops."""
+    stop_margin: float = 1.0
+    """Gold has to lie below its best by more than so many of its standard errors."""
+
+    def __post_init__(self) -> None:
+        require(self.every > 0, "every must be positive")
+        require(self.num_prompts >= 0, "num_prompts must not be negative")
+        require(self.samples_per_prompt > 0, "samples_per_prompt must be positive")
+        require(self.stop_after >= 0, "stop_after must not be negative")
+        require(self.stop_margin >= 0, "stop_margin must not be negative")
+        require(
+            bool(self.sources) or (self.num_prompts == 0 and self.samples_per_prompt == 1),
+            "num_prompts and samples_per_prompt have no effect without sources",
+        )
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that determines a run."""
 
@@ -276,4 +312,5 @@ class Recipe:
     critic: CriticSettings = field(default_factory=CriticSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     shaping: ShapingSettings = field(default_factory=ShapingSettings)
+    gold: GoldSettings | None = None
     trackers: TrackerSettings = field(default_factory=TrackerSettings)

@@ -106,13 +106,15 @@ def test_the_length_difference_counts_tokens_of_right_answers_up_to_the_cap():
         (Score(1.0, extracted=" ".join("x" * 40)), 10),
         (Score(0.0, extracted="4"), 0),
         (Score(1.0), 0),
+        (Score(-8.0, parts={"correct/score": 1.0}, extracted="4"), 2),
+        (Score(8.0, parts={"correct/score": 0.0}, extracted="4"), 0),
     ]
     reward = shaped([s for s, _ in found], length_difference_penalty=0.05, unit="absolute")
     scores = reward.score([rollout(reference=reference)] * len(found))
     for score, (unshaped, num_tokens) in zip(scores, found, strict=True):
         assert unshaped.value is not None
         assert score.value == pytest.approx(unshaped.value - 0.05 * num_tokens)
-    assert reward.metrics()["reward/shaping/length_difference"] == pytest.approx(3 / 6)
+    assert reward.metrics()["reward/shaping/length_difference"] == pytest.approx(4 / 8)
     (score,) = reward.score([rollout(reference=None)])
     assert score.value == 1
 

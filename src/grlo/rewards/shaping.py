@@ -36,7 +36,7 @@ class ShapedReward:
     - `length_difference`: w min(D, |a - b|), a and b the numbers of tokens of the extracted answer
       and of the reference answer, for answers that a verifier found right (General-Reasoner, Ma et
       al. 2025; its release has w = 0.05, D = 10, and counts with its verifier's tokenizer). Right
-      is what has an extracted answer, a reference and r > 0.
+      is what a verifier scored above 0: its `score` among the parts, or r where there is none.
 
     `parts` of a score gets the inner value as `unshaped` and each term that is switched on as
     `shaping/<term>`: what was added, so penalties are negative or zero. Unscored stays unscored.
@@ -122,8 +122,8 @@ class ShapedReward:
 
     def _length_difference(self, rollout: Rollout, score: Score) -> int:
         """Tokens between a right answer and its reference, up to the cap; 0 for other answers."""
-        reference, is_right = rollout.prompt.reference, score.value is not None and score.value > 0
-        if score.extracted is None or reference is None or not is_right:
+        reference = rollout.prompt.reference
+        if score.extracted is None or reference is None or not _is_right(score):
             return 0
         difference = self._count_tokens(score.extracted) - self._count_tokens(reference)
         return min(self._settings.length_difference_cap, abs(difference))
@@ -167,3 +167,9 @@ class ShapedReward:
 
     def usage(self) -> Usage:
         return self._inner.usage()
+
+
+def _is_right(score: Score) -> bool:
+    """Whether the verdict is above 0, whatever it is worth in the reward and summed up with."""
+    verdicts = [part for name, part in score.parts.items() if name.rpartition("/")[2] == "score"]
+    return max(verdicts or [score.value or 0.0]) > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from grlo.errors import CheckpointError, DataError
 from grlo.estimates import ModelShape, shape_from_config
+from grlo.evaluation.gold import GoldSignal
 from grlo.interfaces import Algorithm, BuildContext, RolloutEngine
 from grlo.ledger import Ledger
 from grlo.prompts.sampler import PromptSampler
@@ -60,16 +61,22 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
     config = AutoConfig.from_pretrained(recipe.policy.model, revision=recipe.policy.revision)
     check_compatible(renderer.max_token_id, vocab_size=config.get_text_config().vocab_size)
     prompts = load_prompts(recipe, renderer)
+    gold_prompts = load_gold_prompts(recipe, renderer, training=prompts)
     with RunDir.create_or_open(
-        run_dir, recipe=dump_recipe(recipe), prompt_hash=hash_prompts(prompts)
+        run_dir, recipe=dump_recipe(recipe), prompt_hash=hash_prompts([*prompts, *gold_prompts])
     ) as run:
-        start, last = _newest_checkpoint(run)
+        start, last, state = _newest_checkpoint(run)
         num_steps = recipe.training.steps
+        if last is not None and (reason := _stop_reason(state)):
+            print(f"{run_dir} is complete: stopped early after step {start}: {reason}.")
+            return last
         if last is not None and start >= num_steps:
             print(f"{run_dir} is complete: {num_steps} of {num_steps} steps. Nothing to do.")
             return last
         if last is not None:
             print(f"resuming {run_dir} after step {start} of {num_steps}")
+        else:
+            run.record_origin(recipe.policy.model)
         run.truncate_after(start)
         trainer = build_trainer(
             recipe,
@@ -79,7 +86,11 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
             attempt=run.next_attempt(),
             resume_from=last,
         )
-        return _run_steps(trainer, recipe, run, start=start)
+        gold = build_gold(recipe, trainer, prompts=gold_prompts, device=device)
+        if gold is not None and last is not None:
+            gold.load_state_dict(state["gold"])
+        saver = _Saver(trainer, recipe, run, gold=gold, best=state.get("best"))
+        return _run_steps(trainer, recipe, run, saver, start=start)
 
 
 def choose_device(name: str) -> str:
@@ -118,6 +129,41 @@ def load_prompts(recipe: Recipe, renderer: ChatRenderer) -> list[Prompt]:
             f"all {len(prompts)} prompts exceed prompts.max_prompt_tokens = "
             f"{settings.max_prompt_tokens}. Raise the limit."
         )
+    return kept
+
+
+def load_gold_prompts(
+    recipe: Recipe, renderer: ChatRenderer, *, training: Sequence[Prompt]
+) -> list[Prompt]:
+    """Held-out prompts of the gold signal; none where it scores the rollouts of training.
+
+    Raises:
+        DataError: A row is malformed, no prompt is left, or the gold reward does not score what it
+            would be given.
+    """
+    gold = recipe.gold
+    if gold is None:
+        return []
+    prompts = [
+        prompt
+        for source in gold.sources
+        for prompt in read_prompts(source, default_style=recipe.prompts.default_style)
+    ]
+    if problems := style_problems(gold.reward, prompts if gold.sources else training):
+        raise DataError("\n".join(f"gold: {problem}" for problem in problems))
+    kept, dropped = filter_overlong(
+        prompts,
+        renderer,
+        max_prompt_tokens=recipe.prompts.max_prompt_tokens,
+        overlong=recipe.prompts.overlong,
+    )
+    if dropped:
+        print(f"gold: {len(dropped)} of {len(prompts)} prompts are too long")
+    if gold.sources and not kept:
+        raise DataError(f"gold.sources: none of {len(prompts)} prompts is left.")
+    trained = {prompt.id for prompt in training}
+    if seen := sum(prompt.id in trained for prompt in kept):
+        print(f"gold: {seen} of {len(kept)} prompts are trained on, so they are not held out")
     return kept
 
 
@@ -172,12 +218,34 @@ def build_trainer(
             num_samples=recipe.sampling.samples_per_prompt,
         ),
         ledger=ledger,
-        count_flops=_flop_counter(recipe, learner),
+        count_flops=_flop_counter(recipe, learner, reward=recipe.reward),
         seed=recipe.seed,
     )
     if resume_from is not None:
         trainer.load_state_dict(cast(Any, checkpoint.read_state(resume_from)["trainer"]))
     return trainer
+
+
+def build_gold(
+    recipe: Recipe, trainer: Trainer, *, prompts: Sequence[Prompt], device: str
+) -> GoldSignal | None:
+    """The gold signal of a run, if its recipe has one."""
+    if recipe.gold is None:
+        return None
+    context = BuildContext(device=device, seed=recipe.seed)
+    with trainer.ledger.phase("load", step=0):
+        reward = cast(Any, recipe.gold.reward).build(context=context)
+    return GoldSignal(
+        recipe.gold,
+        reward,
+        prompts=prompts,
+        engine=trainer.engine,
+        renderer=trainer.renderer,
+        sampling=replace(trainer.sampling, num_samples=recipe.gold.samples_per_prompt),
+        ledger=trainer.ledger,
+        count_flops=_flop_counter(recipe, trainer.learner, reward=recipe.gold.reward),
+        seed=recipe.seed,
+    )
 
 
 def _build_engine(recipe: Recipe, learner: Learner, context: BuildContext) -> RolloutEngine:
@@ -188,33 +256,41 @@ def _build_engine(recipe: Recipe, learner: Learner, context: BuildContext) -> Ro
     return settings.build(learner.policy, context=context, live=True)
 
 
-def _newest_checkpoint(run: RunDir) -> tuple[int, Path | None]:
-    """Step and folder of the newest checkpoint, verified; (0, None) for a new run."""
-    paths = checkpoint.listed(run.checkpoints_dir)
+def _newest_checkpoint(run: RunDir) -> tuple[int, Path | None, dict[str, Any]]:
+    """Step, folder and state of the newest checkpoint, verified; (0, None, {}) for a new run."""
+    paths = run.checkpoints()
     if not paths:
-        return 0, None
+        return 0, None, {}
     state = checkpoint.read_state(paths[-1])
     step = state["step"]
     if not isinstance(step, int) or paths[-1] != run.checkpoint(step):
         raise CheckpointError(f"{paths[-1]} says that it is step {step!r}; it was moved or edited.")
-    return step, paths[-1]
+    return step, paths[-1], state
 
 
-def _run_steps(trainer: Trainer, recipe: Recipe, run: RunDir, *, start: int) -> Path:
+def _stop_reason(state: Mapping[str, Any]) -> str:
+    """Why the gold signal ended the run that left this state; empty if it did not."""
+    gold = state.get("gold")
+    return gold["parting"]["reason"] if gold else ""
+
+
+def _run_steps(trainer: Trainer, recipe: Recipe, run: RunDir, saver: _Saver, *, start: int) -> Path:
     """Runs the remaining steps, records each, and leaves a checkpoint as often as asked."""
     stop = recipe.training.steps
+    gold = saver.gold
     trackers = open_trackers(
         recipe.trackers.names,
         run_dir=run.path,
         project=recipe.trackers.project,
         config=dump_recipe(recipe),
     )
-    saver = _Saver(trainer, recipe, run, best=_stored_best(run, start))
     path = run.checkpoint(start)
     with _stop_requests() as request, LiveView(total_steps=stop, start_step=start) as view:
         trainer.progress_of = view.progress
         try:
             for result in trainer.steps(start=start + 1, stop=stop):
+                if gold is not None:
+                    result = _with_gold(result, gold, trainer, is_last=result.step == stop)
                 run.write_rollouts(result.step, result.rollouts, result.scores)
                 run.append_metrics(result.step, result.metrics)
                 run.append_ledger(result.costs)
@@ -222,10 +298,14 @@ def _run_steps(trainer: Trainer, recipe: Recipe, run: RunDir, *, start: int) -> 
                     tracker.log(result.metrics, step=result.step)
                     tracker.log_rollouts(result.rollouts, result.scores, step=result.step)
                 view.update(result)
-                is_due = result.step % recipe.checkpoint.every == 0
-                if is_due or result.step == stop or request.stop:
+                is_due = result.step % recipe.checkpoint.every == 0 or result.step == stop
+                has_parted = gold is not None and bool(gold.parting.reason)
+                is_best = gold is not None and gold.best_step == result.step
+                if is_due or is_best or has_parted or request.stop:
                     path = saver.save(result)
                     run.append_ledger(trainer.ledger.drain())
+                if has_parted:
+                    break
                 if request.stop and result.step < stop:
                     raise KeyboardInterrupt
         except KeyboardInterrupt:
@@ -237,7 +317,28 @@ def _run_steps(trainer: Trainer, recipe: Recipe, run: RunDir, *, start: int) -> 
             trainer.engine.close()
             for tracker in trackers:
                 tracker.close()
+    if gold is not None:
+        _say_about_gold(gold, saver)
     return path
+
+
+def _with_gold(
+    result: StepResult, gold: GoldSignal, trainer: Trainer, *, is_last: bool
+) -> StepResult:
+    """The step with what the gold signal found, and what that cost."""
+    found = gold.after_step(result, is_last=is_last, progress=trainer.progress_of("evaluate"))
+    costs = trainer.ledger.drain()
+    if costs:
+        found["time/evaluate"] = sum(cost.seconds for cost in costs)
+    return replace(result, metrics={**result.metrics, **found}, costs=(*result.costs, *costs))
+
+
+def _say_about_gold(gold: GoldSignal, saver: _Saver) -> None:
+    if gold.parting.reason:
+        print(f"stopped early: {gold.parting.reason}.")
+    if gold.parting.best is not None and saver.recipe.checkpoint.keep_best:
+        best = gold.parting.best
+        print(f"best gold: {best.gold:.4g}, {saver.run.checkpoint(best.step)}")
 
 
 @dataclass
@@ -247,8 +348,9 @@ class _Saver:
     trainer: Trainer
     recipe: Recipe
     run: RunDir
+    gold: GoldSignal | None
     best: dict[str, float] | None
-    """Step and mean reward of the best checkpoint so far."""
+    """Step and mean reward of the checkpoint with the highest."""
 
     def save(self, result: StepResult) -> Path:
         reward = result.metrics["reward/mean"]
@@ -263,22 +365,20 @@ class _Saver:
                 state={
                     "step": result.step,
                     "best": self.best,
+                    "gold": None if self.gold is None else self.gold.state_dict(),
                     "trainer": self.trainer.state_dict(),
                 },
             )
-        keep = {self.run.checkpoint(int(self.best["step"])).name}
+        best_gold = None if self.gold is None else self.gold.best_step
+        best_step = int(self.best["step"]) if best_gold is None else best_gold
         checkpoint.prune(
             self.run.checkpoints_dir,
             keep_last=self.recipe.checkpoint.keep_last,
-            keep=keep if self.recipe.checkpoint.keep_best else set(),
+            keep={self.run.checkpoint(best_step).name}
+            if self.recipe.checkpoint.keep_best
+            else set(),
         )
         return path
-
-
-def _stored_best(run: RunDir, step: int) -> dict[str, float] | None:
-    if step == 0:
-        return None
-    return cast(dict[str, float] | None, checkpoint.read_state(run.checkpoint(step))["best"])
 
 
 @dataclass
@@ -308,14 +408,14 @@ def _stop_requests() -> Iterator[_StopRequest]:
             signal.signal(number, handler)
 
 
-def _flop_counter(recipe: Recipe, learner: Learner) -> FlopCounter:
+def _flop_counter(recipe: Recipe, learner: Learner, *, reward: object) -> FlopCounter:
     critic = learner.critic
     return FlopCounter(
         policy=_shape(learner.policy),
         critic=None if critic is None else _shape(critic),
         rewards=tuple(
             (shape_from_config(AutoConfig.from_pretrained(model).to_dict()), frozenset(part.styles))
-            for part in single_rewards(recipe.reward)
+            for part in single_rewards(reward)
             if isinstance(model := getattr(part.settings, "model", None), str)
         ),
         has_reference=learner.algorithm.needs_reference,
