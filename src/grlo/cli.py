@@ -126,6 +126,32 @@ def evaluate(
 
 
 @app.command()
+def grade(
+    grader: Annotated[
+        str,
+        typer.Argument(
+            metavar="VERIFIER_OR_BENCHMARK",
+            help="math, code, choice, instructions, a benchmark, or package.module:Object.",
+        ),
+    ],
+    responses: Annotated[
+        Path, typer.Argument(metavar="RESPONSES", help="JSONL of rows with id and response.")
+    ],
+    out: Annotated[Path, typer.Option(help="JSONL to write: a verdict for each response.")],
+    data: Annotated[
+        Path | None, typer.Option(help="JSONL of problems; a benchmark has its own.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout instead of the table.")
+    ] = False,
+) -> None:
+    """Grades responses that exist already, without a model."""
+    from grlo.stages.grade import grade as run_grade
+
+    run_grade(grader, responses, data=data, out=out, as_json=as_json)
+
+
+@app.command()
 def rollouts(
     run: RunDirectory,
     step: Annotated[int | None, typer.Option(help="Default: the last step.")] = None,

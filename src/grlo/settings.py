@@ -75,6 +75,9 @@ class PromptSettings:
     """What happens to a prompt above the limit; drops are counted and listed."""
     default_style: str = "model"
     """Style of rows in forms that carry none."""
+    suffix: str = ""
+    """Appended, as it is, to the last message of every prompt, training and gold: how to put the
+    final answer, for instance."""
 
     def __post_init__(self) -> None:
         require(len(self.sources) > 0, "sources must name at least one file or data set")

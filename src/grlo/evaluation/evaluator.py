@@ -24,6 +24,7 @@ from grlo.evaluation.stats import (
     paired_difference,
     pass_at_k,
 )
+from grlo.grading import grade_all
 from grlo.interfaces import Benchmark, Progress, Renderer, RolloutEngine, silent
 from grlo.rollout import sample
 from grlo.rundir import read_jsonl, write_atomic
@@ -127,7 +128,8 @@ def evaluate(
             step=_EVALUATION_STEP,
             progress=advance,
         )
-        scores = [_grade(benchmark, rollout) for rollout in rollouts]
+        answers = [(rollout.prompt, rollout.text) for rollout in rollouts]
+        scores = grade_all(benchmark.verifier, answers)
         num_tokens += sum(len(rollout.completion.tokens) for rollout in rollouts)
         results.append(
             summarize(
@@ -254,14 +256,6 @@ def _problem_means(result: BenchmarkResult) -> dict[str, float]:
         if score.value is not None:
             by_problem[f"{rollout.group}:{rollout.prompt.id}"].append(score.value)
     return {problem: statistics.fmean(values) for problem, values in by_problem.items()}
-
-
-def _grade(benchmark: Benchmark, rollout: Rollout) -> Score:
-    try:
-        return benchmark.verifier(rollout.prompt, rollout.text)
-    except Exception as error:
-        # Whose fault it is cannot be known here, so it is nobody's: unscored, not zero.
-        return Score(value=None, note=f"the verifier failed: {type(error).__name__}: {error}")
 
 
 # On disk ------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from grlo.errors import DataError
-from grlo.prompts.sources import _jsonl_rows, _kind, _messages, listed
+from grlo.prompts.rows import jsonl_rows, kind_of, listed
+from grlo.prompts.sources import _messages
 from grlo.types import PreferencePair
 
 
@@ -37,12 +38,12 @@ def read_preferences_and_ties(path: Path) -> tuple[list[PreferencePair], int]:
     pairs: list[PreferencePair] = []
     malformed: list[str] = []
     num_ties = 0
-    for number, read_row in _jsonl_rows(path):
+    for number, read_row in jsonl_rows(path):
         source = f"{path}:{number}"
         try:
             row = read_row()
             if not isinstance(row, dict):
-                raise ValueError(f"is {_kind(row)}; expected an object")
+                raise ValueError(f"is {kind_of(row)}; expected an object")
             pair = _pair(row, source=source)
         except (ValueError, RecursionError) as error:
             malformed.append(f"{source}: {error}")
@@ -82,7 +83,7 @@ def _answer(row: Mapping[str, Any], key: str) -> str:
         return answer
     if isinstance(answer, (bool, int, float)):
         return json.dumps(answer)
-    raise ValueError(f"{key} is {_kind(answer)}; expected a string")
+    raise ValueError(f"{key} is {kind_of(answer)}; expected a string")
 
 
 def _is_tie(row: Mapping[str, Any]) -> bool:

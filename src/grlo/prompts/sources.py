@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import json
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from grlo.errors import DataError, MissingExtraError, ModelError
+from grlo.errors import DataError, ModelError
 from grlo.interfaces import Renderer
+from grlo.prompts.problems import form_of, parse_problem
+from grlo.prompts.rows import kind_of, listed, plain, prompt_id, read_rows
 from grlo.types import Message, Prompt
 
-STYLES = ("model", "rule", "judge")
 ROLES = ("system", "user", "assistant")
-MAX_LISTED = 20
-"""Malformed or over-long rows that an error lists; the rest is counted."""
 
+# Letters first, so that a style can be a key of a recipe: routes of rewards are named by it.
+_STYLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _ROW_FIELDS = {"prompt", "messages", "ability", "reward_model", "reference", "extra_info"}
 
 
@@ -32,17 +30,18 @@ class OverlongPrompt:
     num_tokens: int
 
 
-def read_prompts(source: str, *, default_style: str) -> list[Prompt]:
+def read_prompts(source: str, *, default_style: str, suffix: str = "") -> list[Prompt]:
     """The prompts of one source, in its order; repeated rows are kept.
 
-    Rows have one of three forms: `prompt` as a list of messages (verl's, with `reward_model.style`,
-    `reward_model.ground_truth`, `extra_info` and `ability`), `messages`, or `prompt` as a string. A
-    row with both uses `prompt`. Only `reward_model.style` says how an answer is rewarded; labels
-    such as `data_source` never do.
+    Rows have one of four forms: `prompt` as a list of messages (verl's, with `reward_model.style`,
+    `reward_model.ground_truth`, `extra_info` and `ability`), `messages`, `prompt` as a string, or a
+    problem of `grlo.prompts.problems`, whose style is `rule`. A row with both uses `prompt`. Only
+    `reward_model.style` says how an answer is rewarded; labels such as `data_source` never do.
 
     Args:
         source: A .jsonl, .jsonl.gz or .parquet file, or `hub:owner/name[@revision][:split]`.
-        default_style: Style of rows without `reward_model`.
+        default_style: Style of rows without `reward_model` that are no problems.
+        suffix: Appended, as it is, to the last message of every prompt.
 
     Raises:
         DataError: The source cannot be read, is empty, or has malformed rows (all are counted and
@@ -52,11 +51,12 @@ def read_prompts(source: str, *, default_style: str) -> list[Prompt]:
     prompts: list[Prompt] = []
     malformed: list[str] = []
     num_rows = 0
-    for number, read_row in _rows(source):
+    for number, read_row in read_rows(source):
         num_rows += 1
         try:
             row = read_row()
-            prompts.append(parse_row(row, source=f"{source}:{number}", default_style=default_style))
+            prompt = parse_row(row, source=f"{source}:{number}", default_style=default_style)
+            prompts.append(_with_suffix(prompt, suffix))
         except (ValueError, RecursionError) as error:
             malformed.append(f"{source}:{number}: {error}")
     if malformed:
@@ -75,22 +75,24 @@ def parse_row(row: object, *, source: str, default_style: str) -> Prompt:
     Args:
         row: A decoded row; arrays may be lists or numpy arrays.
         source: Where it stands, as `file:line`.
-        default_style: Style of rows without `reward_model`.
+        default_style: Style of rows without `reward_model` that are no problems.
 
     Raises:
         ValueError: The row is malformed; the message is the reason.
     """
-    fields = _plain(row)
+    fields = plain(row)
     if not isinstance(fields, dict):
-        raise ValueError(f"is {_kind(fields)}; expected an object")
+        raise ValueError(f"is {kind_of(fields)}; expected an object")
+    if _is_problem(fields):
+        return parse_problem(fields, source=source)
     messages = _messages(fields)
     style, reference = _reward_of(fields, default_style)
     extra = fields.get("extra_info")
     if extra is not None and not isinstance(extra, dict):
-        raise ValueError(f"extra_info is {_kind(extra)}; expected an object")
+        raise ValueError(f"extra_info is {kind_of(extra)}; expected an object")
     ability = fields.get("ability")
     if ability is not None and not isinstance(ability, str):
-        raise ValueError(f"ability is {_kind(ability)}; expected a string")
+        raise ValueError(f"ability is {kind_of(ability)}; expected a string")
     rest = {key: value for key, value in fields.items() if key not in _ROW_FIELDS}
     return Prompt(
         id=prompt_id(messages),
@@ -103,11 +105,18 @@ def parse_row(row: object, *, source: str, default_style: str) -> Prompt:
     )
 
 
-def prompt_id(messages: Sequence[Message]) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of the messages' canonical JSON."""
-    turns = [{"content": message.content, "role": message.role} for message in messages]
-    text = json.dumps(turns, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _is_problem(fields: Mapping[str, Any]) -> bool:
+    """A row with messages or a reward of its own is a prompt, whatever other fields it has."""
+    is_prompt = isinstance(fields.get("prompt"), list) or "messages" in fields
+    return not is_prompt and fields.get("reward_model") is None and form_of(fields) is not None
+
+
+def _with_suffix(prompt: Prompt, suffix: str) -> Prompt:
+    if not suffix:
+        return prompt
+    *earlier, last = prompt.messages
+    messages = (*earlier, replace(last, content=last.content + suffix))
+    return replace(prompt, id=prompt_id(messages), messages=messages)
 
 
 def count_duplicates(prompts: Sequence[Prompt]) -> int:
@@ -184,78 +193,6 @@ def split_overlong(
     return kept, dropped
 
 
-def listed(lines: Sequence[str]) -> str:
-    """The first lines, indented, and how many there are besides."""
-    more = len(lines) - MAX_LISTED
-    shown = [*lines[:MAX_LISTED], *([f"... and {more} more"] if more > 0 else [])]
-    return "\n".join(f"  {line}" for line in shown)
-
-
-# Rows of a source ---------------------------------------------------------------------------------
-
-# A row is decoded by its reader's caller, so that one bad row does not end the reading.
-_NumberedRow = tuple[int, Callable[[], object]]
-
-
-def _rows(source: str) -> Iterator[_NumberedRow]:
-    if source.startswith("hub:"):
-        return _hub_rows(source)
-    path = Path(source)
-    if not path.is_file():
-        raise DataError(
-            f"{source}: there is no such file. Relative paths are relative to the recipe that "
-            "states them; hub data sets are written hub:owner/name."
-        )
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        return _jsonl_rows(path)
-    if path.suffix == ".parquet":
-        return _parquet_rows(path)
-    raise DataError(f"{source}: unknown kind of file; expected .jsonl, .jsonl.gz or .parquet.")
-
-
-def _jsonl_rows(path: Path) -> Iterator[_NumberedRow]:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-            # A binary file ends lines at b"\n" only; U+2028 and its kin stay inside their strings.
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, lambda line=line: json.loads(line.decode("utf-8-sig"))
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-
-
-def _parquet_rows(path: Path) -> Iterator[_NumberedRow]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("pyarrow", extra="data") from error
-    try:
-        rows: list[Any] = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: is not a readable Parquet file: {error}") from error
-    for number, row in enumerate(rows, start=1):
-        yield number, lambda row=row: row
-
-
-def _hub_rows(source: str) -> Iterator[_NumberedRow]:
-    try:
-        import datasets
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("datasets", extra="data") from error
-    address, _, split = source.removeprefix("hub:").partition(":")
-    name, _, revision = address.partition("@")
-    try:
-        rows = datasets.load_dataset(name, split=split or "train", revision=revision or None)
-    except Exception as error:  # The hub client has no common base for its errors.
-        raise DataError(
-            f"{source}: cannot be loaded: {error}. Expected hub:owner/name[@revision][:split]; is "
-            "the name right, and is the machine online?"
-        ) from error
-    for number, row in enumerate(rows, start=1):
-        yield number, lambda row=row: row
-
-
 # Fields of a row ----------------------------------------------------------------------------------
 
 
@@ -268,7 +205,7 @@ def _messages(fields: Mapping[str, Any]) -> tuple[Message, ...]:
     if turns is None:
         raise ValueError(f"has neither prompt nor messages; found the fields {sorted(fields)}")
     if not isinstance(turns, list) or not turns:
-        raise ValueError(f"{key} is {_kind(turns)}; expected a string or a list of messages")
+        raise ValueError(f"{key} is {kind_of(turns)}; expected a string or a list of messages")
     messages = tuple(_message(turn, f"{key}[{index}]") for index, turn in enumerate(turns))
     for index, message in enumerate(messages):
         if message.role == "system" and index > 0:
@@ -282,12 +219,12 @@ def _messages(fields: Mapping[str, Any]) -> tuple[Message, ...]:
 
 def _message(turn: object, key: str) -> Message:
     if not isinstance(turn, dict):
-        raise ValueError(f"{key} is {_kind(turn)}; expected an object with role and content")
+        raise ValueError(f"{key} is {kind_of(turn)}; expected an object with role and content")
     role, content = turn.get("role"), turn.get("content")
     if role not in ROLES:
         raise ValueError(f"{key}.role is {role!r}; expected one of {', '.join(ROLES)}")
     if not isinstance(content, str):
-        raise ValueError(f"{key}.content is {_kind(content)}; expected a string")
+        raise ValueError(f"{key}.content is {kind_of(content)}; expected a string")
     try:
         content.encode()
     except UnicodeEncodeError:
@@ -303,34 +240,13 @@ def _reward_of(fields: Mapping[str, Any], default_style: str) -> tuple[str, str 
     elif isinstance(reward, dict):
         style, reference = reward.get("style"), reward.get("ground_truth")
     else:
-        raise ValueError(f"reward_model is {_kind(reward)}; expected an object")
-    if style not in STYLES:
-        raise ValueError(f"reward_model.style is {style!r}; expected one of {', '.join(STYLES)}")
+        raise ValueError(f"reward_model is {kind_of(reward)}; expected an object")
+    if not isinstance(style, str) or not _STYLE.fullmatch(style):
+        raise ValueError(
+            f"reward_model.style is {style!r}; expected a name such as 'model', 'rule' or 'judge'"
+        )
     if reference is None or reference == "":
         return style, None
     if isinstance(reference, str):
         return style, reference
     return style, json.dumps(reference, ensure_ascii=False)
-
-
-def _plain(value: Any) -> Any:
-    """The value with lists for arrays and text for what JSON does not have."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (str, int, float)):
-        return value
-    return str(value)
-
-
-def _kind(value: object) -> str:
-    """What JSON calls the type of a value."""
-    if value is None:
-        return "missing"
-    if isinstance(value, list):
-        return "a list" if value else "an empty list"
-    names = {dict: "an object", str: "a string", bool: "a boolean"}
-    return names.get(type(value), "a number")

@@ -340,7 +340,9 @@ def _check_prompts(
             findings.absent(f"prompts: {source} is not on this machine")
             continue
         with findings.collect():
-            prompts += read_prompts(source, default_style=settings.default_style)
+            prompts += read_prompts(
+                source, default_style=settings.default_style, suffix=settings.suffix
+            )
     if not prompts:
         print("none could be read")
         return []

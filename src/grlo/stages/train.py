@@ -110,7 +110,9 @@ def load_prompts(recipe: Recipe, renderer: ChatRenderer) -> list[Prompt]:
     prompts = [
         prompt
         for source in settings.sources
-        for prompt in read_prompts(source, default_style=settings.default_style)
+        for prompt in read_prompts(
+            source, default_style=settings.default_style, suffix=settings.suffix
+        )
     ]
     kept, dropped = filter_overlong(
         prompts,
@@ -147,7 +149,9 @@ def load_gold_prompts(
     prompts = [
         prompt
         for source in gold.sources
-        for prompt in read_prompts(source, default_style=recipe.prompts.default_style)
+        for prompt in read_prompts(
+            source, default_style=recipe.prompts.default_style, suffix=recipe.prompts.suffix
+        )
     ]
     if problems := style_problems(gold.reward, prompts if gold.sources else training):
         raise DataError("\n".join(f"gold: {problem}" for problem in problems))
