@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from grlo.engines.hf import HFEngine
 from grlo.errors import CheckpointError, GrloError
+from grlo.rundir import RunDir
 from grlo.stages import quickstart as stage
 
 RECIPE = """
@@ -34,6 +36,15 @@ steps = 2
 num_minibatches = 1
 device = "cpu"
 """
+RLVR = RECIPE.replace(
+    """name = "reward_model"
+model = "reward"
+""",
+    """name = "verified"
+styles = ["model"]
+verifier = { name = "function", path = "tiny_world:grade" }
+""",
+).replace("ppo", "grpo")
 PLUGIN = """
 from functools import partial
 
@@ -69,9 +80,21 @@ def tiny(tmp_path: Path, make_model: Callable[..., Path], monkeypatch: pytest.Mo
     rows = [{"prompt": f"Tell me of {name}."} for name in ("owls", "bread", "the sea")]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "recipe.toml").write_text(RECIPE)
+    (tmp_path / "rlvr.toml").write_text(RLVR)
     (tmp_path / "tiny_world.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
+    # Arms are trained by other processes.
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(stage, "RECIPE", tmp_path / "recipe.toml")
+    tiny_of = {
+        None: None,
+        stage.ARMS["rlvr"].recipe: tmp_path / "rlvr.toml",
+        stage.ARMS["open_ended_rl"].recipe: tmp_path / "recipe.toml",
+    }
+    arms = {name: replace(plan, recipe=tiny_of[plan.recipe]) for name, plan in stage.ARMS.items()}
+    reward_model = ("reward.name=shuffled", f"reward.model={tmp_path / 'reward'}")
+    arms["shuffled_reward"] = replace(arms["shuffled_reward"], overrides=reward_model)
+    monkeypatch.setattr(stage, "ARMS", arms)
     benchmarks = {domain: f"tiny_world:{domain}" for domain in stage.DOMAINS}
     monkeypatch.setattr(stage, "BENCHMARKS", benchmarks)
     return tmp_path / "run"
@@ -85,7 +108,8 @@ def test_from_nothing_to_a_report_and_nothing_is_done_twice(
     summary: dict[str, Any] = json.loads((tiny / "summary.json").read_text())
     assert summary == returned
     assert set(summary) == {"arms", "seconds"}
-    assert list(summary["arms"]) == ["base", "open_ended_rl", "shuffled_reward"]
+    trained = ["open_ended_rl", "shuffled_reward", "rlvr", "open_ended_then_rlvr"]
+    assert list(summary["arms"]) == ["base", *trained]
     for arm in summary["arms"].values():
         scores = [arm[d] for d in ("chat", "instruction_following", "math", "code")]
         assert all(0 <= score <= 100 for score in scores)
@@ -95,9 +119,20 @@ def test_from_nothing_to_a_report_and_nothing_is_done_twice(
         assert arm["attempt"]["math"] == 100
     assert summary["arms"]["base"]["training_prompts"] == 0
     assert summary["arms"]["base"]["gain_over_base_95"]["math"] == [0, 0]
-    for name in ("open_ended_rl", "shuffled_reward"):
+    for name in trained[:3]:
         assert summary["arms"][name]["training_prompts"] == 4
         assert 8 <= summary["arms"][name]["training_tokens"] <= 48
+
+    # The second stage starts from the first one's last checkpoint and counts its costs.
+    assert summary["arms"]["open_ended_then_rlvr"]["training_prompts"] == 8
+    first, second = (RunDir(tiny / name) for name in ("open_ended_rl", "open_ended_then_rlvr"))
+    started_from = second.record()["recipe"]["policy"]["model"]
+    assert started_from == str(first.checkpoints()[-1].resolve())
+    assert second.earlier_ledger() == {str(first.path.resolve()): first.ledger()}
+    seconds = sum(entry.seconds for run in (first, second) for entry in run.ledger())
+    assert summary["arms"]["open_ended_then_rlvr"]["training_seconds"] == pytest.approx(
+        seconds, abs=0.1
+    )
 
     reward = json.loads((tiny / "shuffled_reward" / "recipe.json").read_text())["recipe"]["reward"]
     assert reward["name"] == "shuffled"
@@ -131,6 +166,7 @@ def test_an_arm_that_fails_is_named_with_its_last_words(tiny: Path) -> None:
         stage.quickstart(run_dir=tiny)
 
 
-def test_the_recipe_in_the_package_is_the_one_among_the_recipes() -> None:
-    shown = Path(__file__).parents[2] / "recipes" / "nano.toml"
-    assert stage.RECIPE.read_bytes() == shown.read_bytes()
+def test_the_recipes_in_the_package_are_those_among_the_recipes() -> None:
+    shown = Path(__file__).parents[2] / "recipes"
+    assert stage.RECIPE.read_bytes() == (shown / "nano.toml").read_bytes()
+    assert stage.RLVR_RECIPE.read_bytes() == (shown / "nano-rlvr.toml").read_bytes()

@@ -1,4 +1,4 @@
-"""`grlo quickstart`: the embedded miniature before RL, after it, and after a control.
+"""`grlo quickstart`: the embedded miniature before RL and after four kinds of it.
 
 Finished parts are not repeated: evaluations are read back and training resumes.
 """
@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from rich.console import Console
@@ -23,23 +20,30 @@ import grlo.nano
 from grlo.errors import CheckpointError, GrloError
 from grlo.evaluation.evaluator import BenchmarkResult, domain_scores, gain
 from grlo.evaluation.stats import Estimate, average
-from grlo.progress import progress_bar
 from grlo.recipe import load_recipe
 from grlo.reporting.figures import COLORS, bar_chart, line_chart
 from grlo.reporting.html import heading, html_table, page, paragraph, quoted
 from grlo.reporting.tables import duration, make_table, percent
-from grlo.rewards.reward_model import RewardModelSettings
 from grlo.rundir import RunDir, write_atomic
 from grlo.settings import Recipe
+from grlo.stages.arms import ArmPlan, train_arms
 from grlo.stages.evaluate import run_benchmarks
 
-RECIPE = Path(grlo.nano.__path__[0]) / "recipe.toml"
+NANO = Path(grlo.nano.__path__[0])
+RECIPE, RLVR_RECIPE = NANO / "recipe.toml", NANO / "rlvr_recipe.toml"
 ARMS = {
-    "base": "base",
-    "open_ended_rl": "open-ended RL",
-    "shuffled_reward": "shuffled reward",
+    "base": ArmPlan("base model"),
+    "open_ended_rl": ArmPlan("open-ended RL", RECIPE),
+    "shuffled_reward": ArmPlan(
+        "shuffled reward", RECIPE, ("reward.name=shuffled", "reward.model=nano:reward_model")
+    ),
+    "rlvr": ArmPlan("RLVR on mathematics", RLVR_RECIPE),
+    "open_ended_then_rlvr": ArmPlan(
+        "open-ended RL, then RLVR", RLVR_RECIPE, starts_from="open_ended_rl"
+    ),
 }
-"""Arms by their key in `summary.json`, as people read them."""
+"""Arms by their key in `summary.json`."""
+TRAINED = tuple(name for name, plan in ARMS.items() if plan.recipe is not None)
 DOMAINS = {
     "chat": "chat",
     "instruction_following": "instructions",
@@ -47,9 +51,6 @@ DOMAINS = {
     "code": "code",
 }
 BENCHMARKS = {domain: f"nano_{domain}" for domain in DOMAINS}
-TRAINED = ("open_ended_rl", "shuffled_reward")
-_POLL_SECONDS = 0.2
-_LOG_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,17 @@ class Arm:
     differences: Mapping[str, Estimate]
     """Against the base model, paired by problem; of every domain."""
     num_prompts: int = 0
-    """Prompts that training drew; one may come again."""
+    """Prompts that training drew, in earlier stages too; one may come again."""
     num_tokens: int = 0
     """Tokens that training generated."""
     seconds: float = 0.0
-    """Wall-clock seconds of training."""
+    """Wall-clock seconds of training, of earlier stages too."""
     rewards: tuple[tuple[float, float], ...] = ()
-    """Step and mean reward before shuffling."""
+    """Step and mean reward (before shuffling) of the last stage."""
 
 
 def quickstart(*, run_dir: Path, seed: int = 0) -> dict[str, object]:
-    """Evaluates the base model, trains two arms, evaluates both, and reports.
+    """Evaluates the base model, trains the arms, evaluates them, and reports.
 
     Args:
         run_dir: New folder, or that of an earlier call with the same seed.
@@ -93,8 +94,9 @@ def quickstart(*, run_dir: Path, seed: int = 0) -> dict[str, object]:
     console.print(
         "A base language model of 0.65 million parameters learns from a reward model, on chat "
         "prompts only. Does that make it better at mathematics and code, of which neither the "
-        "prompts nor the reward model have seen any? The control gets the same rewards, dealt out "
-        "at random.\n"
+        "prompts nor the reward model have seen any? A control gets the same rewards, dealt out "
+        "at random; for comparison, the usual way: rewards for right answers to mathematics "
+        "(RLVR), alone and after open-ended training.\n"
     )
     # For so small a model a second thread costs more than it gives, and results do not depend on
     # how many cores there are.
@@ -112,13 +114,22 @@ def quickstart(*, run_dir: Path, seed: int = 0) -> dict[str, object]:
     with _stage(console, "1/3", "evaluating the base model"):
         results = {"base": measure("base", recipe.policy.model)}
     steps = recipe.training.steps
-    with _stage(console, "2/3", f"training both arms for {steps} steps, one CPU core each"):
-        _train_arms(run_dir, recipe)
-    with _stage(console, "3/3", "evaluating both trained models"):
+    with _stage(console, "2/3", f"training {len(TRAINED)} arms, {steps} steps each"):
+        train_arms(
+            ARMS,
+            run_dir=run_dir,
+            overrides=[f"seed={seed}", "training.num_threads=1"],
+            total_steps=steps * len(TRAINED),
+            num_parallel=len(os.sched_getaffinity(0)),
+        )
+    with _stage(console, "3/3", "evaluating the trained models"):
         for arm in TRAINED:
             results[arm] = measure(arm, str(run_dir / arm))
 
-    arms = {arm: _arm(run_dir / arm, results[arm], results["base"], recipe) for arm in ARMS}
+    arms: dict[str, Arm] = {}
+    for name, plan in ARMS.items():
+        before = arms[plan.starts_from] if plan.starts_from else None
+        arms[name] = _arm(run_dir / name, results[name], results["base"], recipe, before=before)
     # What an earlier, interrupted call has finished was not waited for now, but it took its time.
     work = sum(result.seconds for arm in arms.values() for result in arm.results.values())
     work += max(arm.seconds for arm in arms.values())
@@ -151,81 +162,18 @@ def _require_seed(run_dir: Path, seed: int) -> None:
             )
 
 
-# Training -----------------------------------------------------------------------------------------
-
-
-def _train_arms(run_dir: Path, recipe: Recipe) -> None:
-    """Trains the arms side by side, one process and one thread each."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    reward_model = cast(RewardModelSettings, recipe.reward).model
-    shuffled = ("reward.name=shuffled", f"reward.model={reward_model}")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    processes: dict[str, subprocess.Popen[bytes]] = {}
-    try:
-        for arm in TRAINED:
-            settings = [f"seed={recipe.seed}", "training.num_threads=1"]
-            settings += shuffled if arm == "shuffled_reward" else ()
-            command = [sys.executable, "-m", "grlo", "train", str(RECIPE)]
-            command += ["--run", str(run_dir / arm)]
-            command += [word for setting in settings for word in ("--set", setting)]
-            with _log_file(run_dir, arm).open("wb") as log:
-                processes[arm] = subprocess.Popen(
-                    command,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
-        _wait(run_dir, processes, total=recipe.training.steps)
-    except KeyboardInterrupt:
-        # The terminal has told the arms as well; each saves the step it is in and ends.
-        for process in processes.values():
-            process.wait()
-        print("stopped; the same command goes on from here")
-        raise
-    finally:
-        for process in processes.values():
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-
-
-def _wait(run_dir: Path, processes: Mapping[str, subprocess.Popen[bytes]], *, total: int) -> None:
-    with progress_bar("training, steps of both arms") as progress:
-        while True:
-            codes = [process.poll() for process in processes.values()]
-            rows = [row for arm in processes for row in RunDir(run_dir / arm).metrics()]
-            progress(
-                done=len(rows),
-                total=total * len(processes),
-                tokens=round(sum(row["tokens/generated"] for row in rows)),
-            )
-            for arm, code in zip(processes, codes, strict=True):
-                if code:
-                    raise GrloError(_last_words(run_dir, arm, code))
-            if None not in codes:
-                return
-            time.sleep(_POLL_SECONDS)
-
-
-def _log_file(run_dir: Path, arm: str) -> Path:
-    return run_dir / f"{arm}.log"
-
-
-def _last_words(run_dir: Path, arm: str, code: int) -> str:
-    log = _log_file(run_dir, arm)
-    lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
-    return "\n".join(
-        [f"training of arm {arm} ended with exit code {code}; the end of {log}:", *lines]
-    )
-
-
 # Results ------------------------------------------------------------------------------------------
 
 
 def _arm(
-    run_dir: Path, results: list[BenchmarkResult], base: list[BenchmarkResult], recipe: Recipe
+    run_dir: Path,
+    results: list[BenchmarkResult],
+    base: list[BenchmarkResult],
+    recipe: Recipe,
+    *,
+    before: Arm | None,
 ) -> Arm:
+    """What became of an arm, which went on from where the arm `before` ended."""
     domains = domain_scores(results)
     missing = [result for result in results if result.domain not in domains]
     if missing:
@@ -235,7 +183,8 @@ def _arm(
         )
     run = RunDir(run_dir)
     rows = run.metrics()
-    per_step = recipe.sampling.prompts_per_step
+    entries = [*run.ledger(), *(e for stage in run.earlier_ledger().values() for e in stage)]
+    num_tokens = round(sum(row["tokens/generated"] for row in rows))
     return Arm(
         results={result.domain: result for result in results},
         domains=domains,
@@ -244,9 +193,10 @@ def _arm(
             after.domain: gain(before, after, seed=recipe.seed)
             for before, after in zip(base, results, strict=True)
         },
-        num_prompts=per_step * len(rows),
-        num_tokens=round(sum(row["tokens/generated"] for row in rows)),
-        seconds=sum(entry.seconds for entry in run.ledger()),
+        num_prompts=recipe.sampling.prompts_per_step * len(rows)
+        + (before.num_prompts if before else 0),
+        num_tokens=num_tokens + (before.num_tokens if before else 0),
+        seconds=sum(entry.seconds for entry in entries),
         rewards=tuple((row["step"], row["reward/mean"]) for row in rows),
     )
 
@@ -283,25 +233,37 @@ def _interval(estimate: Estimate) -> list[float]:
     return [round(100 * estimate.low, 2), round(100 * estimate.high, 2)]
 
 
-def table_rows(arms: Mapping[str, Arm]) -> list[list[str]]:
-    """The table of the arms, a row per measure."""
+def score_rows(arms: Mapping[str, Arm], *, short: bool) -> list[list[str]]:
+    """Accuracy of every arm by domain, with its 95 % interval or, if `short`, half its width."""
 
-    def row(label: str, cells: list[str]) -> list[str]:
-        return [label, *cells]
-
-    def score(estimate: Estimate) -> str:
+    def cell(estimate: Estimate) -> str:
+        if short:
+            return f"{100 * estimate.value:.1f} ±{50 * (estimate.high - estimate.low):.1f}"
         return percent(estimate.value, interval=(estimate.low, estimate.high))
 
-    every = list(arms.values())
     return [
-        *(row(f"{DOMAINS[key]}, %", [score(a.domains[key]) for a in every]) for key in DOMAINS),
-        row("average, %", [score(a.average) for a in every]),
-        row("answers that end, %", [percent(_pooled(a, "stop_share")) for a in every]),
-        row("tokens per answer", [f"{_pooled(a, 'mean_tokens'):.1f}" for a in every]),
-        row("training prompts", [f"{a.num_prompts:,}" for a in every]),
-        row("training tokens", [f"{a.num_tokens:,}" for a in every]),
-        row("training seconds", [f"{a.seconds:.0f}" for a in every]),
+        [ARMS[name].label, *(cell(arm.domains[key]) for key in DOMAINS), cell(arm.average)]
+        for name, arm in arms.items()
     ]
+
+
+def effort_rows(arms: Mapping[str, Arm]) -> list[list[str]]:
+    """How the arms answer, and what their training took."""
+    return [
+        [
+            ARMS[name].label,
+            percent(_pooled(arm, "stop_share")),
+            f"{_pooled(arm, 'mean_tokens'):.1f}",
+            f"{arm.num_prompts:,}",
+            f"{arm.num_tokens:,}",
+            f"{arm.seconds:.0f}",
+        ]
+        for name, arm in arms.items()
+    ]
+
+
+SCORE_COLUMNS = ["accuracy, %", *DOMAINS.values(), "average"]
+EFFORT_COLUMNS = ["", "answers that end, %", "tokens each", "prompts", "tokens drawn", "seconds"]
 
 
 def _findings(arms: Mapping[str, Arm]) -> list[str]:
@@ -313,7 +275,7 @@ def _findings(arms: Mapping[str, Arm]) -> list[str]:
             f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
             for domain, gain in arms[name].differences.items()
         ]
-        lines.append(f"{ARMS[name]} against base, in points: {'; '.join(gains)}")
+        lines.append(f"{ARMS[name].label}: {'; '.join(gains)}")
     return lines
 
 
@@ -328,7 +290,7 @@ def _examples(arms: Mapping[str, Arm]) -> Iterator[tuple[str, list[tuple[str, st
             verdict = "right" if score.value else f"wrong ({score.note})"
             if rollout.completion.finish_reason == "length":
                 verdict += ", cut off"
-            answers.append((f"{ARMS[name]}: {verdict}", rollout.text.strip()))
+            answers.append((f"{ARMS[name].label}: {verdict}", rollout.text.strip()))
         yield prompt.messages[-1].content, answers
 
 
@@ -342,15 +304,12 @@ def _show(console: Console, arms: Mapping[str, Arm], *, seconds: float, run_dir:
         for label, text in answers:
             say(f"  {label}\n    {' / '.join(text.splitlines()) or '(nothing)'}")
     console.print()
-    console.print(
-        make_table(
-            ["", *ARMS.values()],
-            table_rows(arms),
-            title="Held-out questions, with 95 % intervals",
-        )
-    )
+    title = "Held-out questions, with half the width of the 95 % interval"
+    console.print(make_table(SCORE_COLUMNS, score_rows(arms, short=True), title=title))
+    console.print(make_table(EFFORT_COLUMNS, effort_rows(arms), title="Answers and training"))
+    say("Against the base model, in points, paired by question:")
     for line in _findings(arms):
-        console.print(line, markup=False, highlight=False)
+        say(f"  {line}")
     say(f"\nTook {duration(seconds)}. Numbers: {run_dir / 'summary.json'}")
     say(f"Talk to it: grlo chat {run_dir / 'open_ended_rl'} --max-tokens 60 --temperature 1")
     say(f"Report: {run_dir / 'report.html'}")
@@ -359,26 +318,28 @@ def _show(console: Console, arms: Mapping[str, Arm], *, seconds: float, run_dir:
 def report(arms: Mapping[str, Arm], *, recipe: Recipe, seconds: float) -> str:
     """The page with table, charts and answers; all that models wrote is escaped."""
     bars = {
-        ARMS[name]: [
+        ARMS[name].label: [
             (100 * score.value, max(0.0, 100 * score.low), min(100.0, 100 * score.high))
             for score in (*(arm.domains[domain] for domain in DOMAINS), arm.average)
         ]
         for name, arm in arms.items()
     }
-    curves = {ARMS[name]: arms[name].rewards for name in TRAINED}
+    curves = {ARMS[name].label: arms[name].rewards for name in ("open_ended_rl", "shuffled_reward")}
     sections = [
         paragraph(
             "A base language model was trained by PPO against a reward model, on chat prompts; "
             "neither prompts nor reward model contain mathematics or code. The control was trained "
-            "in the same way with the rewards of each step dealt out at random. Questions, graders "
-            f"and sampling (temperature 1) are the same for all arms. Seed {recipe.seed}; "
-            f"{duration(seconds)}."
+            "in the same way with the rewards of each step dealt out at random. RLVR is GRPO with "
+            "a reward of 1 for a right answer, on mathematics only, from the base model or from "
+            "the end of open-ended training. Questions, graders and sampling (temperature 1) are "
+            f"the same for all arms. Seed {recipe.seed}; {duration(seconds)}."
         ),
         heading("Results"),
-        html_table(["", *ARMS.values()], table_rows(arms)),
+        html_table(SCORE_COLUMNS, score_rows(arms, short=False)),
+        html_table(EFFORT_COLUMNS, effort_rows(arms)),
         paragraph(
-            "In brackets are 95 % intervals, with errors clustered by problem. Differences "
-            "below are paired by problem, with intervals by bootstrap."
+            "In brackets are 95 % intervals, with errors clustered by problem. Below are the "
+            "gains over the base model in points, paired by problem, with intervals by bootstrap."
         ),
         *map(paragraph, _findings(arms)),
         bar_chart([*DOMAINS.values(), "average"], bars, title="Accuracy on held-out questions, %"),
