@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -12,12 +13,18 @@ _WIDTH, _HEIGHT = 640, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 38, 40
 
 
+Points = Sequence[tuple[float, float]]
+Band = Sequence[tuple[float, float, float]]
+
+
 def line_chart(
-    series: Mapping[str, Sequence[tuple[float, float]]],
+    series: Mapping[str, Points],
     *,
     title: str,
     x_label: str,
     colors: Sequence[str] = COLORS,
+    bands: Mapping[str, Band] | None = None,
+    right: Mapping[str, Points] | None = None,
 ) -> str:
     """Lines through points, one per entry, with a legend.
 
@@ -25,26 +32,93 @@ def line_chart(
         series: Name -> points (x, y) in order of x; points that are not finite are left out.
         title: Above the chart; says what y is.
         x_label: Below it.
+        colors: One per entry, those on the right last.
+        bands: Name of an entry of `series` -> (x, low, high), filled behind its line.
+        right: Further lines, with an axis of their own on the right.
+    """
+    left, right, bands = _finite(series), _finite(right or {}), bands or {}
+    finite_bands = {
+        name: [row for row in band if all(map(math.isfinite, row))] for name, band in bands.items()
+    }
+    xs = [x for points in (*left.values(), *right.values()) for x, _ in points] or [0.0]
+    ys = [y for points in left.values() for _, y in points]
+    ys += [y for band in finite_bands.values() for row in band for y in row[1:]]
+    frame = _Frame([*left, *right], has_right=bool(right))
+    x_of = _scale(min(xs), max(xs), _LEFT, frame.end)
+    y_ticks = ticks(min(ys, default=0.0), max(ys, default=0.0))
+    y_of = _scale(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, frame.top)
+    body = [*_y_axis(y_ticks, y_of, frame), *_x_axis(xs, x_of, frame, x_label)]
+    color_of = dict(zip([*left, *right], itertools.cycle(colors), strict=False))
+    for name, band in finite_bands.items():
+        upper = [f"{x_of(x):.1f},{y_of(high):.1f}" for x, _, high in band]
+        lower = [f"{x_of(x):.1f},{y_of(low):.1f}" for x, low, _ in reversed(band)]
+        body.append(_area([*upper, *lower], color_of[name], opacity=0.18))
+    body += [_polyline(points, x_of, y_of, color_of[name]) for name, points in left.items()]
+    if right:
+        ys = [y for points in right.values() for _, y in points] or [0.0]
+        y_ticks = ticks(min(ys), max(ys))
+        y_of = _scale(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, frame.top)
+        for y in y_ticks:
+            body.append(_text(frame.end + 6, y_of(y) + 4, f"{y:g}", anchor="start"))
+        body += [_polyline(points, x_of, y_of, color_of[name]) for name, points in right.items()]
+    return frame.svg(title, body, color_of)
+
+
+def stacked_chart(
+    series: Mapping[str, Points],
+    *,
+    title: str,
+    x_label: str,
+    colors: Sequence[str] = COLORS,
+) -> str:
+    """Areas on top of each other, the first at the bottom; what an entry lacks counts as zero.
+
+    Args:
+        series: Name -> points (x, y) with y of at least 0.
+        title: Above the chart; says what y is.
+        x_label: Below it.
         colors: One per entry.
     """
-    finite = {
-        name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
-        for name, points in series.items()
-    }
-    everything = [point for points in finite.values() for point in points]
-    xs, ys = [x for x, _ in everything] or [0.0], [y for _, y in everything] or [0.0]
-    x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
-    x_of = _scale(min(xs), max(xs), _LEFT, _WIDTH - _RIGHT)
-    y_of = _scale(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, _TOP)
-    body = _y_axis(y_ticks, y_of)
-    for x in x_ticks:
-        if min(xs) <= x <= max(xs):
-            body.append(_text(x_of(x), _HEIGHT - _BOTTOM + 16, f"{x:g}"))
-    body.append(_text((_LEFT + _WIDTH) / 2, _HEIGHT - 6, x_label))
-    for (_, points), color in zip(finite.items(), colors, strict=False):
-        path = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in points)
-        body.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
-    return _svg(title, body, names=list(series), colors=colors)
+    finite = {name: dict(points) for name, points in _finite(series).items()}
+    xs = sorted({x for points in finite.values() for x in points}) or [0.0]
+    sums = dict.fromkeys(xs, 0.0)
+    layers: dict[str, list[tuple[float, float, float]]] = {}
+    for name, points in finite.items():
+        layers[name] = [(x, sums[x], sums[x] + points.get(x, 0.0)) for x in xs]
+        sums = {x: high for x, _, high in layers[name]}
+    frame = _Frame(list(finite))
+    x_of = _scale(xs[0], xs[-1], _LEFT, frame.end)
+    y_ticks = ticks(0.0, max(sums.values()))
+    y_of = _scale(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, frame.top)
+    color_of = dict(zip(finite, itertools.cycle(colors), strict=False))
+    body = _y_axis(y_ticks, y_of, frame)
+    for name, layer in layers.items():
+        upper = [f"{x_of(x):.1f},{y_of(high):.1f}" for x, _, high in layer]
+        lower = [f"{x_of(x):.1f},{y_of(low):.1f}" for x, low, _ in reversed(layer)]
+        body.append(_area([*upper, *lower], color_of[name], opacity=0.85))
+    return frame.svg(title, [*body, *_x_axis(xs, x_of, frame, x_label)], color_of)
+
+
+def scatter_chart(points: Points, *, title: str, x_label: str, color: str = COLORS[1]) -> str:
+    """A dot for every point that is finite.
+
+    Args:
+        points: (x, y).
+        title: Above the chart; says what y is.
+        x_label: Below it.
+        color: Of the dots, which are translucent.
+    """
+    finite = _finite({"": points})[""]
+    xs, ys = [x for x, _ in finite] or [0.0], [y for _, y in finite] or [0.0]
+    frame = _Frame([])
+    x_of = _scale(min(xs), max(xs), _LEFT + 6, frame.end - 6)
+    y_ticks = ticks(min(ys), max(ys))
+    y_of = _scale(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, frame.top)
+    body = [*_y_axis(y_ticks, y_of, frame), *_x_axis(xs, x_of, frame, x_label)]
+    for x, y in finite:
+        dot = f'<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="3" fill="{color}"'
+        body.append(f'{dot} fill-opacity="0.4"/>')
+    return frame.svg(title, body, {})
 
 
 def bar_chart(
@@ -64,8 +138,9 @@ def bar_chart(
     """
     ends = [end for bars in series.values() for bar in bars for end in bar if math.isfinite(end)]
     y_ticks = ticks(min([0.0, *ends]), max([0.0, *ends]))
-    y_of = _scale(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, _TOP)
-    body = _y_axis(y_ticks, y_of)
+    frame = _Frame(list(series))
+    y_of = _scale(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, frame.top)
+    body = _y_axis(y_ticks, y_of, frame)
     group_width = (_WIDTH - _LEFT - _RIGHT) / max(1, len(groups))
     width = 0.8 * group_width / max(1, len(series))
     for index, group in enumerate(groups):
@@ -81,7 +156,7 @@ def bar_chart(
             if math.isfinite(low) and math.isfinite(high):
                 middle = x + 0.45 * width
                 body.append(_line(middle, y_of(low), middle, y_of(high), "#222", width=1.5))
-    return _svg(title, body, names=list(series), colors=colors)
+    return frame.svg(title, body, dict(zip(series, colors, strict=False)))
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -101,27 +176,82 @@ def _scale(low: float, high: float, start: float, stop: float) -> Callable[[floa
     return lambda value: start + (value - low) * factor
 
 
-def _y_axis(y_ticks: Sequence[float], y_of: Callable[[float], float]) -> list[str]:
+class _Frame:
+    """Room for title, legend and axes: a legend that is too long for a line takes another.
+
+    Args:
+        names: Entries of the legend.
+        has_right: Whether there is an axis on the right.
+    """
+
+    def __init__(self, names: Sequence[str], *, has_right: bool = False) -> None:
+        self.end = _WIDTH - (_LEFT if has_right else _RIGHT)
+        self._places: list[tuple[str, float, float]] = []
+        x, y = float(_LEFT), 20.0
+        for name in names:
+            width = 30 + 7 * len(name)
+            if x > _LEFT and x + width > _WIDTH:
+                x, y = float(_LEFT), y + 16
+            self._places.append((name, x, y))
+            x += width
+        self.top = y + (_TOP - 20)
+
+    def svg(self, title: str, body: Sequence[str], color_of: Mapping[str, str]) -> str:
+        parts = [_text(_LEFT, 14, title, anchor="start", weight="bold")]
+        for name, x, y in self._places:
+            color = color_of.get(name, COLORS[0])
+            parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="10" height="10" fill="{color}"/>')
+            parts.append(_text(x + 14, y + 9, name, anchor="start"))
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+            f'aria-label="{escape(title)}" font-family="sans-serif" font-size="12">'
+            + "".join([*parts, *body])
+            + "</svg>"
+        )
+
+
+def _finite(series: Mapping[str, Points]) -> dict[str, list[tuple[float, float]]]:
+    return {
+        name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+        for name, points in series.items()
+    }
+
+
+def _y_axis(y_ticks: Sequence[float], y_of: Callable[[float], float], frame: _Frame) -> list[str]:
     body = []
     for y in y_ticks:
-        body.append(_line(_LEFT, y_of(y), _WIDTH - _RIGHT, y_of(y), "#222" if y == 0 else "#ddd"))
+        body.append(_line(_LEFT, y_of(y), frame.end, y_of(y), "#222" if y == 0 else "#ddd"))
         body.append(_text(_LEFT - 6, y_of(y) + 4, f"{y:g}", anchor="end"))
     return body
 
 
-def _svg(title: str, body: Sequence[str], *, names: Sequence[str], colors: Sequence[str]) -> str:
-    parts = [_text(_LEFT, 14, title, anchor="start", weight="bold")]
-    x = float(_LEFT)
-    for name, color in zip(names, colors, strict=False):
-        parts.append(f'<rect x="{x:.1f}" y="20" width="10" height="10" fill="{color}"/>')
-        parts.append(_text(x + 14, 29, name, anchor="start"))
-        x += 30 + 7 * len(name)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{escape(title)}" font-family="sans-serif" font-size="12">'
-        + "".join([*parts, *body])
-        + "</svg>"
-    )
+def _x_axis(
+    xs: Sequence[float], x_of: Callable[[float], float], frame: _Frame, label: str
+) -> list[str]:
+    """Ticks within the data; whole numbers only where the data are whole numbers."""
+    are_whole = all(float(x).is_integer() for x in xs)
+    body = [
+        _text(x_of(x), _HEIGHT - _BOTTOM + 16, f"{x:g}")
+        for x in ticks(min(xs), max(xs))
+        if min(xs) <= x <= max(xs) and (not are_whole or float(x).is_integer())
+    ]
+    return [*body, _text((_LEFT + frame.end) / 2, _HEIGHT - 6, label)]
+
+
+def _polyline(
+    points: Points, x_of: Callable[[float], float], y_of: Callable[[float], float], color: str
+) -> str:
+    """A line, and a dot where a line would have no length."""
+    path = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in points)
+    line = f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>'
+    if len(points) != 1:
+        return line
+    x, y = points[0]
+    return f'{line}<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="3" fill="{color}"/>'
+
+
+def _area(corners: Sequence[str], color: str, *, opacity: float) -> str:
+    return f'<polygon points="{" ".join(corners)}" fill="{color}" fill-opacity="{opacity:g}"/>'
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "middle", weight: str = "normal") -> str:
