@@ -82,7 +82,11 @@ class RolloutEngine(Protocol):
 
 
 class Reward(Protocol):
-    """Scores a whole step at once."""
+    """Scores a whole step at once.
+
+    It may also have `describe() -> dict`, what it says of itself for the run's record, and
+    `close()`, which ends its processes and connections.
+    """
 
     def score(self, rollouts: Sequence[Rollout], *, progress: Progress = silent) -> list[Score]:
         """One score per rollout, in order."""
@@ -108,7 +112,8 @@ class Verifier(Protocol):
 
     A verifier that can grade several answers at once from several threads says how many by an
     attribute `num_workers`; without one it is called from one thread. One with processes of its
-    own starts them at the first call and ends them by `close()`.
+    own starts them at the first call and ends them by `close()`. It may have `describe() -> dict`,
+    what it says of itself for the record.
     """
 
     def __call__(self, prompt: Prompt, text: str) -> Score:

@@ -1,4 +1,4 @@
-"""Plug-ins by name or by import path, imported when they are asked for."""
+"""Plug-ins by name or by import path, imported when they are asked for; what all may offer."""
 
 from __future__ import annotations
 
@@ -38,3 +38,13 @@ def resolve(name: str, *, kind: str, registry: Mapping[str, str]) -> object:
         raise
     except AttributeError as error:
         raise RecipeError(f"{kind} {name!r}: {module_name} has no {attribute!r}.") from error
+
+
+def describe(plugin: object) -> dict[str, object]:
+    """What a plug-in says of itself for a run's record, by its method `describe` if it has one."""
+    return dict(getattr(plugin, "describe", dict)())
+
+
+def close(plugin: object) -> None:
+    """Ends the processes and connections of a plug-in, by its method `close` if it has one."""
+    getattr(plugin, "close", lambda: None)()

@@ -81,7 +81,7 @@ def read_jsonl(path: Path) -> list[Row]:
     return rows
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, content: str | bytes) -> None:
     """Writes a file that is, at any moment, either the old one or the new one.
 
     Raises:
@@ -91,8 +91,8 @@ def write_atomic(path: Path, text: str) -> None:
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -127,8 +127,10 @@ class RunDir:
         self.recipe_file = path / "recipe.json"
         self.metrics_file = path / "metrics.jsonl"
         self.ledger_file = path / "ledger.jsonl"
+        self.environment_file = path / "environment.jsonl"
         self.earlier_ledger_file = path / "earlier_ledger.jsonl"
         self.checkpoints_dir = path / "checkpoints"
+        self.report_file = path / "report.html"
 
     @classmethod
     @contextmanager
@@ -260,6 +262,11 @@ class RunDir:
 
     def append_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         append_jsonl(self.metrics_file, [{"step": step, **metrics}])
+
+    def append_environment(self, attempt: int, facts: Mapping[str, object]) -> None:
+        """What a start of the run found: devices, versions and what plug-ins say of themselves."""
+        row = {"attempt": attempt, "time": time.time(), **facts, "versions": _versions()}
+        append_jsonl(self.environment_file, [row])
 
     def append_ledger(self, entries: Iterable[LedgerEntry]) -> None:
         append_jsonl(self.ledger_file, [asdict(entry) for entry in entries])

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from grlo.errors import CheckpointError, DataError, ModelError
 from grlo.recipe import load_recipe
-from grlo.rundir import RunDir
+from grlo.rundir import RunDir, read_jsonl
 from grlo.stages.train import train
 
 STEPS = 4
@@ -269,3 +269,30 @@ def test_an_engine_in_another_type_follows_the_weights(make_recipe, tmp_path):
     # Rounding to bfloat16 alone; weights of an earlier step would be far off at this rate.
     assert max(gaps) < 0.05
     assert min(gaps) > 0
+
+
+def test_a_second_stage_starts_from_the_first_and_keeps_its_costs(make_recipe, tmp_path):
+    first, second = RunDir(tmp_path / "first"), RunDir(tmp_path / "second")
+    run_stage(make_recipe(algorithm="grpo", steps=2), first.path)
+    recipe = make_recipe(algorithm="rloo", steps=1)
+    overrides = [f"policy.model={first.path}"]
+    train(load_recipe([recipe], overrides=overrides), run_dir=second.path)
+    newest = first.checkpoints()[-1]
+    assert second.record()["recipe"]["policy"]["model"] == str(newest)
+    assert second.earlier_ledger() == {str(first.path): first.ledger()}
+
+    # A third stage from the first checkpoint of the second knows of both.
+    third = RunDir(tmp_path / "third")
+    overrides = [f"policy.model={second.checkpoints()[0]}", "seed=4"]
+    train(load_recipe([recipe], overrides=overrides), run_dir=third.path)
+    earlier = third.earlier_ledger()
+    assert list(earlier) == [str(first.path), str(second.path)]
+    assert earlier[str(second.path)] == [e for e in second.ledger() if e.step <= 1]
+
+
+def test_every_start_records_its_machine(make_recipe, tmp_path):
+    run = RunDir(tmp_path / "run")
+    run_stage(make_recipe(algorithm="grpo", steps=1), run.path)
+    (row,) = read_jsonl(run.environment_file)
+    assert (row["attempt"], row["device"], row["reward"]) == (0, "cpu", {})
+    assert row["versions"]["torch"] == torch.__version__

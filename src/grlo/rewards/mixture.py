@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, cast
 
+from grlo import registry
 from grlo.interfaces import BuildContext, Progress, Reward, silent
 from grlo.settings import Plugin, require
 from grlo.types import Rollout, Score, Usage
@@ -135,6 +136,15 @@ class MixtureReward:
         """Sum over the parts that scored."""
         usages = [self._parts[name].usage() for name in self._used]
         return Usage(**{f.name: sum(getattr(u, f.name) for u in usages) for f in fields(Usage)})
+
+    def describe(self) -> dict[str, object]:
+        """What the parts say of themselves, by part."""
+        found = {name: registry.describe(part) for name, part in self._parts.items()}
+        return {name: description for name, description in found.items() if description}
+
+    def close(self) -> None:
+        for part in self._parts.values():
+            registry.close(part)
 
 
 def _sum(weights: Mapping[str, float], scores: Mapping[str, Score]) -> Score:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
+from grlo import registry
 from grlo.errors import RewardError
 from grlo.interfaces import Progress, Reward, silent
 from grlo.moments import RunningMoments
@@ -167,6 +168,13 @@ class ShapedReward:
 
     def usage(self) -> Usage:
         return self._inner.usage()
+
+    def describe(self) -> dict[str, object]:
+        """What the inner reward says of itself."""
+        return registry.describe(self._inner)
+
+    def close(self) -> None:
+        registry.close(self._inner)
 
 
 def _is_right(score: Score) -> bool:

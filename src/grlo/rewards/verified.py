@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, cast
 
+from grlo import registry
 from grlo.errors import RewardError
 from grlo.grading import grade_all
 from grlo.interfaces import BuildContext, Progress, Verifier, silent
@@ -87,6 +88,13 @@ class VerifiedReward:
 
     def usage(self) -> Usage:
         return Usage()
+
+    def describe(self) -> dict[str, object]:
+        """What the verifier says of itself, such as how it isolates programs."""
+        return registry.describe(self._verifier)
+
+    def close(self) -> None:
+        registry.close(self._verifier)
 
 
 def _is_unparsed(verdict: Score) -> bool:

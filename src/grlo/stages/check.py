@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from grlo import registry
 from grlo.errors import CheckpointError, GrloError, ModelError, RecipeError
 from grlo.estimates import (
     CHECKPOINTING_FACTOR,
@@ -24,7 +25,7 @@ from grlo.estimates import (
     peak_bytes,
     read_shape,
 )
-from grlo.interfaces import Reward
+from grlo.interfaces import BuildContext, Reward
 from grlo.prompts.sources import (
     count_duplicates,
     listed,
@@ -258,7 +259,22 @@ def _check_rewards(
             model = _check_reward_model(part, mine, findings)
             if model is not None:
                 models.append((model.shape, getattr(part.settings, "dtype", None)))
+        if hasattr(part.settings, "verifier"):
+            with findings.collect():
+                _show_verifier(part)
     return models
+
+
+def _show_verifier(part: SingleReward) -> None:
+    """What a verifier runs on, such as the sandbox of programs."""
+    verifier: Any = part.settings
+    verifier = verifier.verifier.build(context=BuildContext(device="cpu", seed=0))
+    facts = registry.describe(verifier)
+    registry.close(verifier)
+    if facts:
+        _heading(f"What grades ({part.key})")
+        for name, fact in facts.items():
+            print(f"{name}: {fact}")
 
 
 def _check_reward_model(

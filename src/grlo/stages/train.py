@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from grlo import registry
 from grlo.errors import CheckpointError, DataError
 from grlo.estimates import ModelShape, shape_from_config
 from grlo.evaluation.gold import GoldSignal
@@ -78,14 +80,17 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
         else:
             run.record_origin(recipe.policy.model)
         run.truncate_after(start)
+        attempt = run.next_attempt()
         trainer = build_trainer(
             recipe,
             renderer=renderer,
             prompts=prompts,
             device=device,
-            attempt=run.next_attempt(),
+            attempt=attempt,
             resume_from=last,
         )
+        facts = {"device": device, "host": platform.node(), "platform": platform.platform()}
+        run.append_environment(attempt, {**facts, "reward": registry.describe(trainer.reward)})
         gold = build_gold(recipe, trainer, prompts=gold_prompts, device=device)
         if gold is not None and last is not None:
             gold.load_state_dict(state["gold"])
@@ -319,6 +324,7 @@ def _run_steps(trainer: Trainer, recipe: Recipe, run: RunDir, saver: _Saver, *, 
         finally:
             run.append_ledger(trainer.ledger.drain())
             trainer.engine.close()
+            registry.close(trainer.reward)
             for tracker in trackers:
                 tracker.close()
     if gold is not None:
