@@ -33,6 +33,10 @@ class RewardError(GrloError):
     """A reward cannot be built or was given what it cannot score."""
 
 
+class EndpointError(GrloError):
+    """A remote model cannot be asked at all: key, address, model name, credit, or an outage."""
+
+
 class MissingExtraError(GrloError):
     """An optional dependency is needed but not installed.
 

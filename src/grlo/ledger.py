@@ -1,16 +1,17 @@
-"""The ledger: what every phase of every step cost, in seconds, tokens, operations and memory."""
+"""The ledger: seconds, tokens, operations, memory and requests of every phase of every step."""
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from grlo.types import LedgerEntry
+from grlo.types import LedgerEntry, Usage
 
 
 @dataclass
@@ -19,6 +20,8 @@ class PhaseCost:
 
     tokens: int = 0
     flops: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+    """What the phase asked of remote services."""
 
 
 class Ledger:
@@ -65,6 +68,10 @@ class Ledger:
                     peak_memory_bytes=_peak_bytes(self._device),
                     attempt=self._attempt,
                     status=status,
+                    requests=cost.usage.requests,
+                    input_tokens=cost.usage.input_tokens,
+                    output_tokens=cost.usage.output_tokens,
+                    dollars=cost.usage.dollars,
                 )
             )
 
@@ -86,6 +93,19 @@ class PhaseTotal:
     tokens: int
     flops: float
     peak_memory_bytes: int
+    usage: Usage
+    """Of remote services."""
+
+
+def total_usage(usages: Iterable[Usage]) -> Usage:
+    """Sum of what was asked of remote services."""
+    total = list(usages)
+    return Usage(
+        requests=sum(usage.requests for usage in total),
+        input_tokens=sum(usage.input_tokens for usage in total),
+        output_tokens=sum(usage.output_tokens for usage in total),
+        dollars=math.fsum(usage.dollars for usage in total),
+    )
 
 
 def summarize(entries: Sequence[LedgerEntry]) -> tuple[PhaseTotal, ...]:
@@ -112,6 +132,9 @@ def summarize(entries: Sequence[LedgerEntry]) -> tuple[PhaseTotal, ...]:
             tokens=sum(entry.tokens for entry in group),
             flops=sum(entry.flops for entry in group),
             peak_memory_bytes=max(entry.peak_memory_bytes for entry in group),
+            usage=total_usage(
+                Usage(e.requests, e.input_tokens, e.output_tokens, e.dollars) for e in group
+            ),
         )
         for name, group in rows.items()
     )

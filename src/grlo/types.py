@@ -138,6 +138,11 @@ class LedgerEntry:
     attempt: int = 0
     """0 for the first start of the run, one more for every resume."""
     status: Literal["ok", "failed"] = "ok"
+    requests: int = 0
+    """That went to remote services; see `Usage` for this field and the next ones."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    dollars: float = 0.0
 
 
 @dataclass(frozen=True)

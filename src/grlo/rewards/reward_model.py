@@ -20,6 +20,7 @@ from grlo.sequence_scores import (
     score_sequences,
 )
 from grlo.settings import Dtype, require
+from grlo.thoughts import without_thoughts
 from grlo.types import Message, Rollout, Score, Usage
 
 if TYPE_CHECKING:
@@ -187,12 +188,3 @@ class RewardModel:
 
     def usage(self) -> Usage:
         return Usage()
-
-
-def without_thoughts(text: str) -> str:
-    """What follows the last `</think>`, without the blank lines between; all of a text that has no
-    thought, nothing of one whose thought never ends."""
-    _, closed, answer = text.rpartition("</think>")
-    if closed:
-        return answer.lstrip()
-    return "" if "<think>" in text else text

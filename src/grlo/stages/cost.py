@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from grlo.errors import CheckpointError
-from grlo.ledger import PhaseTotal, summarize
+from grlo.ledger import PhaseTotal, summarize, total_usage
 from grlo.reporting.tables import duration, make_table, percent
 from grlo.rundir import RunDir
 
@@ -17,6 +17,8 @@ _FRUITLESS = ("failed", "repeated")
 
 def cost(run_dir: Path) -> None:
     """Prints device-hours, tokens, FLOPs and memory by phase; rows add up to the total.
+
+    Where remote models were asked, a second table has requests, tokens and dollars.
 
     Raises:
         CheckpointError: The folder holds no run, or one that has cost nothing yet.
@@ -35,6 +37,7 @@ def cost(run_dir: Path) -> None:
         tokens=sum(total.tokens for total in totals),
         flops=sum(total.flops for total in totals),
         peak_memory_bytes=max(total.peak_memory_bytes for total in totals),
+        usage=total_usage(total.usage for total in totals),
     )
     console = Console()
     console.print(
@@ -48,6 +51,18 @@ def cost(run_dir: Path) -> None:
         "failed: phases that ended in an error. repeated: work that a resume did again. FLOPs are "
         "estimates from shapes and lengths; GiB is the peak of memory per process."
     )
+    if everything.usage.requests:
+        console.print(
+            make_table(
+                ["phase", "requests", "input tokens", "output tokens", "dollars"],
+                [_remote_row(total) for total in [*totals, everything] if total.usage.requests],
+                title="asked of remote models",
+            )
+        )
+        console.print(
+            "requests: failed and repeated ones included; replies from a cache cost nothing. "
+            "dollars: at the prices of the recipe; - without prices."
+        )
 
 
 def _row(total: PhaseTotal) -> list[str]:
@@ -62,6 +77,17 @@ def _row(total: PhaseTotal) -> list[str]:
         _short(total.tokens / total.seconds) if has_speed else "-",
         f"{total.flops:.2e}" if total.flops else "-",
         f"{total.peak_memory_bytes / 2**30:.2f}",
+    ]
+
+
+def _remote_row(total: PhaseTotal) -> list[str]:
+    usage = total.usage
+    return [
+        total.phase,
+        f"{usage.requests:,}",
+        f"{usage.input_tokens:,}",
+        f"{usage.output_tokens:,}",
+        f"{usage.dollars:,.4f}" if usage.dollars else "-",
     ]
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from grlo.batch import collate
 from grlo.errors import RewardError
 from grlo.interfaces import Algorithm, Progress, Renderer, Reward, RolloutEngine, silent
-from grlo.ledger import Ledger
+from grlo.ledger import Ledger, PhaseCost
 from grlo.moments import RunningMoments
 from grlo.rollout import sample
 from grlo.training.learner import Learner
@@ -110,8 +110,11 @@ class Trainer:
         return rollouts
 
     def _score(self, rollouts: Sequence[Rollout], step: int) -> list[Score]:
-        with self._phase("score", step, rollouts):
-            scores = self.reward.score(rollouts, progress=self.progress_of("score"))
+        with self._phase("score", step, rollouts) as cost:
+            try:
+                scores = self.reward.score(rollouts, progress=self.progress_of("score"))
+            finally:  # What a failure has asked for was paid as well.
+                cost.usage = self.reward.usage()
         if all(score.value is None for score in scores):
             raise RewardError(
                 f"none of the {len(scores)} rollouts of step {step} could be scored; the first "
@@ -120,9 +123,9 @@ class Trainer:
         return scores
 
     @contextmanager
-    def _phase(self, name: str, step: int, rollouts: Sequence[Rollout]) -> Iterator[None]:
+    def _phase(self, name: str, step: int, rollouts: Sequence[Rollout]) -> Iterator[PhaseCost]:
         """A phase that reads every token of the given rollouts."""
         with self.ledger.phase(name, step=step) as cost:
             cost.tokens = sum(len(r.prompt_tokens) + len(r.completion.tokens) for r in rollouts)
             cost.flops = self.count_flops(name, rollouts)
-            yield
+            yield cost
