@@ -106,8 +106,8 @@ def grade(
         MissingExtraError: The verifier needs a package that is not installed.
     """
     start = time.perf_counter()
-    if out.resolve() in [path.resolve() for path in (responses, data) if path]:
-        raise DataError(f"--out {out} would overwrite what is to be graded. Choose another file.")
+    if out.is_dir() or out.resolve() in [path.resolve() for path in (responses, data) if path]:
+        raise DataError(f"--out {out} is a folder or what is to be graded. Choose another file.")
     verifier, own_problems, settings = load_grader(name)
     if data is not None:
         problems = read_problems(data)
@@ -120,9 +120,14 @@ def grade(
         )
     answers = read_responses(responses, problems)
     inputs = _fingerprint(settings, answers)
+    unfinished = out.with_name(f".{out.name}.unfinished")
     with _closing(verifier), progress_bar(f"grading {name}") as progress:
-        rows = _grade_resumably(verifier, answers, out=out, inputs=inputs, progress=progress)
-    _write(out, [{k: v for k, v in row.items() if k != "parsed"} for row in rows])
+        rows = _grade_resumably(
+            verifier, answers, file=unfinished, inputs=inputs, progress=progress
+        )
+    text = _lines([{k: v for k, v in row.items() if k != "parsed"} for row in rows])
+    write_atomic(out, gzip.compress(text.encode(), mtime=0) if out.suffix == ".gz" else text)
+    unfinished.unlink()
     summary = summarize([answer.problem for answer in answers], rows)
     seconds = time.perf_counter() - start
     notes = _notes(summary, rows, problems, out=out)
@@ -164,7 +169,8 @@ def load_grader(name: str) -> tuple[Verifier, dict[str, Prompt] | None, str]:
 
 def _needed_arguments(function: Callable[..., object]) -> list[str]:
     parameters = inspect.signature(function).parameters.values()
-    return [p.name for p in parameters if p.default is p.empty and p.kind not in (2, 4)]
+    collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in collecting]
 
 
 def read_responses(path: Path, problems: Mapping[str, Prompt]) -> list[Response]:
@@ -241,20 +247,17 @@ def _grade_resumably(
     verifier: Verifier,
     answers: Sequence[Response],
     *,
-    out: Path,
+    file: Path,
     inputs: str,
     progress: Progress,
 ) -> list[Row]:
-    """One row per answer, in order; those of a call that was cut short are taken over."""
-    partial = out.with_name(f".{out.name}.partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    """One row per answer, in order; those that a call with the same inputs left are taken over."""
     rows: list[Row] = []
-    header, *before = read_jsonl(partial) or [{}]
+    header, *left = read_jsonl(file) or [{}]
     if header == {"inputs": inputs}:
         # What failed may have been mended meanwhile.
-        rows = list(takewhile(lambda row: row["score"] is not None, before))
-    write_atomic(partial, "")
-    append_jsonl(partial, [{"inputs": inputs}, *rows])
+        rows = list(takewhile(lambda row: row["score"] is not None, left))
+    write_atomic(file, _lines([{"inputs": inputs}, *rows]))
     while len(rows) < len(answers):
         chunk = answers[len(rows) : len(rows) + _CHUNK]
         finished = len(rows)
@@ -265,9 +268,8 @@ def _grade_resumably(
         pairs = [(answer.problem, answer.text) for answer in chunk]
         scores = grade_all(verifier, pairs, progress=advance)
         graded = [_row(answer, score) for answer, score in zip(chunk, scores, strict=True)]
-        append_jsonl(partial, graded)
+        append_jsonl(file, graded)
         rows += graded
-    partial.unlink()
     return rows
 
 
@@ -278,7 +280,7 @@ def _row(answer: Response, score: Score) -> Row:
     row: Row = {
         "id": answer.id,
         "sample": answer.sample,
-        "score": value,
+        "score": None if value is None else float(value),
         "extracted": None if score.extracted is None else _utf8(score.extracted),
         "note": _utf8(note),
         "parsed": score.parts.get("parsed"),
@@ -315,12 +317,8 @@ def _closing(verifier: Verifier) -> Iterator[None]:
             close()
 
 
-def _write(path: Path, rows: Sequence[Row]) -> None:
-    text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    if path.name.endswith(".gz"):
-        path.write_bytes(gzip.compress(text.encode(), mtime=0))
-    else:
-        write_atomic(path, text)
+def _lines(rows: Sequence[Row]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
 # Summary ------------------------------------------------------------------------------------------
@@ -414,7 +412,7 @@ def _table(summary: Summary, *, title: str, seconds: float) -> Any:
     score = summary.score
     rows = [
         ["score, %", percent(score and score.value, interval=score and (score.low, score.high))],
-        ["standard error", percent(score and score.standard_error)],
+        ["standard error, points", percent(score and score.standard_error)],
         ["mean over problems", percent(summary.avg_at_k)],
         *([f"pass@{k}", percent(share)] for k, share in summary.pass_at.items()),
         ["majority vote", percent(summary.maj_at_k)],
