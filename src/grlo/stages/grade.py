@@ -11,8 +11,7 @@ import statistics
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -29,7 +28,7 @@ from grlo.interfaces import Benchmark, BuildContext, Progress, Verifier
 from grlo.progress import progress_bar
 from grlo.prompts.problems import by_id, read_problems
 from grlo.prompts.rows import kind_of, listed, read_rows
-from grlo.registry import resolve
+from grlo.registry import close, resolve
 from grlo.reporting.tables import duration, make_table, percent
 from grlo.rundir import append_jsonl, read_jsonl, write_atomic
 from grlo.types import Prompt, Score
@@ -121,10 +120,13 @@ def grade(
     answers = read_responses(responses, problems)
     inputs = _fingerprint(settings, answers)
     unfinished = out.with_name(f".{out.name}.unfinished")
-    with _closing(verifier), progress_bar(f"grading {name}") as progress:
-        rows = _grade_resumably(
-            verifier, answers, file=unfinished, inputs=inputs, progress=progress
-        )
+    try:
+        with progress_bar(f"grading {name}") as progress:
+            rows = _grade_resumably(
+                verifier, answers, file=unfinished, inputs=inputs, progress=progress
+            )
+    finally:
+        close(verifier)
     text = _lines([{k: v for k, v in row.items() if k != "parsed"} for row in rows])
     write_atomic(out, gzip.compress(text.encode(), mtime=0) if out.suffix == ".gz" else text)
     unfinished.unlink()
@@ -304,17 +306,6 @@ def _fingerprint(settings: str, answers: Sequence[Response]) -> str:
     for row in rows:
         digest.update(json.dumps(row, sort_keys=True, default=repr).encode())
     return digest.hexdigest()
-
-
-@contextmanager
-def _closing(verifier: Verifier) -> Iterator[None]:
-    """Ends the processes of a verifier that has any."""
-    try:
-        yield
-    finally:
-        close = cast(Callable[[], None] | None, getattr(verifier, "close", None))
-        if close is not None:
-            close()
 
 
 def _lines(rows: Sequence[Row]) -> str:
