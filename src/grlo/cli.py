@@ -169,6 +169,14 @@ def rollouts(
 
 
 @app.command()
+def report(run: RunDirectory) -> None:
+    """Writes RUN/report.html: plots, where to look, answers; also while the run is going."""
+    from grlo.stages.report import report as run_report
+
+    print(run_report(run))
+
+
+@app.command()
 def cost(run: RunDirectory) -> None:
     """Device-hours, tokens and FLOPs of a run by phase."""
     from grlo.stages.cost import cost as run_cost

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from grlo.reporting.figures import bar_chart, line_chart, ticks
+from grlo.reporting.figures import bar_chart, line_chart, scatter_chart, stacked_chart, ticks
 from grlo.reporting.html import heading, html_table, page, paragraph, quoted
 from grlo.reporting.tables import duration, make_table, percent
 
@@ -55,6 +55,82 @@ def test_a_line_rises_where_its_values_do_and_skips_what_is_not_finite() -> None
     assert x2 - x1 == pytest.approx((x4 - x1) / 3, abs=0.1)
     assert y2 < y4 < y1, "y grows downwards in SVG"
     assert y1 - y4 == pytest.approx((y1 - y2) / 2, abs=0.1)
+
+
+def polygons_of(svg: str) -> list[list[tuple[float, float]]]:
+    areas = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}polygon")
+    return [
+        [(float(x), float(y)) for x, y in map(_pair, area.attrib["points"].split())]
+        for area in areas
+    ]
+
+
+def texts_of(svg: str) -> dict[str, tuple[float, float]]:
+    found = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    return {text.text or "": (float(text.attrib["x"]), float(text.attrib["y"])) for text in found}
+
+
+def test_a_band_runs_along_its_line_from_low_to_high() -> None:
+    svg = line_chart(
+        {"a": [(1, 2.0), (2, 4.0)]},
+        bands={"a": [(1, 1.0, 3.0), (2, 3.0, 5.0)]},
+        title="",
+        x_label="",
+    )
+    (line,), (band,) = points_of(svg), polygons_of(svg)
+    (x1, y1), (x2, y2) = line
+    unit = (y1 - y2) / 2
+    expected = [(x1, y1 - unit), (x2, y2 - unit), (x2, y2 + unit), (x1, y1 + unit)]
+    for found, wanted in zip(band, expected, strict=True):
+        assert found == pytest.approx(wanted, abs=0.11)
+
+
+def test_lines_on_the_right_have_an_axis_of_their_own() -> None:
+    svg = line_chart(
+        {"a": [(1, 0.0), (2, 1.0)]}, right={"b": [(1, 0.0), (2, 1000.0)]}, title="", x_label=""
+    )
+    left, right = points_of(svg)
+    assert left == right, "each spans its own axis"
+    texts = texts_of(svg)
+    assert texts["1000"][0] > left[-1][0] > texts["0.2"][0]
+    assert texts["1000"][1] == pytest.approx(left[-1][1] + 4, abs=0.11)
+
+
+def test_stacked_areas_lie_on_each_other_and_what_is_missing_is_nothing() -> None:
+    svg = stacked_chart({"a": [(1, 1.0), (2, 2.0)], "b": [(2, 2.0)]}, title="", x_label="step")
+    (a1, a2, a2_low, a1_low), (b1, b2, b2_low, b1_low) = polygons_of(svg)
+    assert (b1_low, b2_low) == (a1, a2), "the second begins where the first ends"
+    assert b1 == a1
+    height = a2_low[1] - a2[1]
+    assert b2_low[1] - b2[1] == pytest.approx(height, abs=0.11)
+    assert a1_low[1] - a1[1] == pytest.approx(height / 2, abs=0.11)
+
+
+def test_dots_stand_where_their_values_say_and_those_that_are_not_finite_are_left_out() -> None:
+    svg = scatter_chart([(0, 0.0), (10, 5.0), (5, 2.5), (1, math.nan)], title="t", x_label="x")
+    dots = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}circle")
+    first, last, middle = [(float(d.attrib["cx"]), float(d.attrib["cy"])) for d in dots]
+    assert middle[0] == pytest.approx((first[0] + last[0]) / 2, abs=0.11)
+    assert middle[1] == pytest.approx((first[1] + last[1]) / 2, abs=0.11)
+    assert last[0] > first[0]
+    assert last[1] < first[1]
+
+
+def test_a_long_legend_takes_a_second_line_above_the_plot() -> None:
+    names = [f"a rather long name {number}" for number in range(6)]
+    svg = line_chart({name: [(1, 1.0), (2, 2.0)] for name in names}, title="t", x_label="step")
+    texts = texts_of(svg)
+    assert len({texts[name][1] for name in names}) > 1
+    assert max(texts[name][1] for name in names) < min(
+        y for line in points_of(svg) for _, y in line
+    )
+    assert all(texts[name][0] + 6 * len(name) < 640 for name in names)
+
+
+def test_steps_are_whole_numbers() -> None:
+    texts = texts_of(line_chart({"": [(1, 0.0), (2, 7.0)]}, title="t", x_label="step"))
+    assert {"1", "2"} <= set(texts)
+    assert "1.5" not in texts
 
 
 def test_the_height_of_a_bar_is_its_value_and_negative_bars_hang_down() -> None:

@@ -134,6 +134,8 @@ def test_a_run_stops_where_gold_has_fallen_and_keeps_the_checkpoint_with_the_bes
     said = " ".join(capsys.readouterr().out.split())
     assert "stopped early: the training reward rose from 2" in said
     assert "step_000002" in said
+    assert "gold against training reward" in run.report_file.read_text()
+    assert "report.html" in said
     evaluations = [entry for entry in run.ledger() if entry.phase == "evaluate"]
     assert [entry.step for entry in evaluations] == [1, 2, 3, 4, 5]
     assert all(entry.tokens > 0 and entry.flops > 0 for entry in evaluations)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from grlo.errors import DataError
+from grlo.reporting.text import visible
 from grlo.rundir import RunDir
-from grlo.stages.rollouts import select, show, visible
+from grlo.stages.rollouts import select, show
 from grlo.types import Completion, Message, Prompt, Rollout, Score
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\b\u202e\u200b\ufeff[bold]x[/bold] [/oops]"

@@ -188,7 +188,7 @@ class _Frame:
         self.end = _WIDTH - (_LEFT if has_right else _RIGHT)
         self._places: list[tuple[str, float, float]] = []
         x, y = float(_LEFT), 20.0
-        for name in names:
+        for name in filter(None, names):  # A single line needs no name beside the title.
             width = 30 + 7 * len(name)
             if x > _LEFT and x + width > _WIDTH:
                 x, y = float(_LEFT), y + 16

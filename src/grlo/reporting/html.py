@@ -15,15 +15,21 @@ td { font-variant-numeric: tabular-nums }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f4f4f4; padding: .5rem .75rem;
   margin: .25rem 0 1rem }
 svg { width: 100%; height: auto; margin: 1rem 0 }
+body.wide { max-width: 80rem }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(24rem, 1fr)); gap: 0 2rem }
+.grid svg { margin: .5rem 0; font-size: 14px }
+.notice { background: #fff8e6; border-left: .3rem solid #e69f00; padding: .1rem 1rem }
+.notice ul { padding-left: 1rem }
 """
 
 
-def page(title: str, sections: Sequence[str]) -> str:
-    """A whole page of sections that are HTML already."""
+def page(title: str, sections: Sequence[str], *, wide: bool = False) -> str:
+    """A whole page of sections that are HTML already; `wide` has room for figures in columns."""
+    body = '<body class="wide">' if wide else "<body>"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n{body}\n"
         f"<h1>{escape(title)}</h1>\n" + "\n".join(sections) + "\n</body>\n</html>\n"
     )
 
@@ -36,6 +42,18 @@ def heading(text: str) -> str:
 def paragraph(text: str) -> str:
     """A paragraph of plain text."""
     return f"<p>{escape(text)}</p>"
+
+
+def notice(lines: Sequence[str]) -> str:
+    """Lines of plain text in a box that stands out."""
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<div class="notice"><ul>{items}</ul></div>'
+
+
+def grid(figures: Sequence[str]) -> str:
+    """Figures in as many columns as there is room for."""
+    cells = "".join(f"<div>{figure}</div>" for figure in figures)
+    return f'<div class="grid">{cells}</div>'
 
 
 def quoted(label: str, text: str) -> str:

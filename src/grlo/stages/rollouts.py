@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import unicodedata
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,14 +15,10 @@ from rich.rule import Rule
 from rich.text import Text
 
 from grlo.errors import DataError
+from grlo.reporting.text import visible
 from grlo.rundir import Row, RunDir
 
 Sort = Literal["reward", "length", "order"]
-
-# Controls, invisible formatting, lone surrogates, line and paragraph separators.
-_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
-# Lines, and the joiners without which emoji, Persian and Indic scripts fall apart.
-_HARMLESS = "\n\t\u200c\u200d"
 
 
 def show(
@@ -83,19 +78,6 @@ def select(
     scored = [row for row in found if row["score"] is not None]
     scored.sort(key=lambda row: row["score"], reverse=descending)
     return scored + [row for row in found if row["score"] is None]
-
-
-def visible(text: str) -> str:
-    """Untrusted text with what cannot be seen spelled out, so that none of it acts on a terminal.
-
-    Escape sequences rewrite a terminal; direction overrides show another text than is there.
-    """
-    return "".join(
-        char
-        if char in _HARMLESS or unicodedata.category(char) not in _UNSEEN
-        else f"\\x{ord(char):02x}"
-        for char in text
-    )
 
 
 def _searchable(row: Row) -> str:

@@ -17,7 +17,7 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from grlo import registry
-from grlo.errors import CheckpointError, DataError
+from grlo.errors import CheckpointError, DataError, GrloError
 from grlo.estimates import ModelShape, shape_from_config
 from grlo.evaluation.gold import GoldSignal
 from grlo.interfaces import Algorithm, BuildContext, RolloutEngine
@@ -31,6 +31,7 @@ from grlo.rewards.shaping import ShapedReward
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
 from grlo.settings import Recipe
+from grlo.stages.report import report
 from grlo.trackers import open_trackers
 from grlo.training import checkpoint
 from grlo.training.flops import FlopCounter
@@ -95,7 +96,12 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
         if gold is not None and last is not None:
             gold.load_state_dict(state["gold"])
         saver = _Saver(trainer, recipe, run, gold=gold, best=state.get("best"))
-        return _run_steps(trainer, recipe, run, saver, start=start)
+        last = _run_steps(trainer, recipe, run, saver, start=start)
+        try:
+            print(f"report: {report(run_dir)}")
+        except GrloError as error:  # The run itself is whole.
+            print(f"no report: {error}")
+        return last
 
 
 def choose_device(name: str) -> str:
