@@ -11,6 +11,7 @@ from grlo.types import Prompt
 REWARDS: dict[str, str] = {
     "reward_model": "grlo.rewards.reward_model:RewardModelSettings",
     "verified": "grlo.rewards.verified:VerifiedSettings",
+    "judge": "grlo.rewards.judge:JudgeSettings",
     "mixture": "grlo.rewards.mixture:MixtureSettings",
     "shuffled": "grlo.rewards.shuffled:ShuffledRewardSettings",
 }
