@@ -140,7 +140,7 @@ class LengthReward:
         return {}
 
     def usage(self) -> Usage:
-        return Usage()
+        return Usage(requests=6, dollars=0.25)
 
 
 def signal(prompts: Sequence[Prompt] = PROMPTS, **settings) -> tuple[GoldSignal, Engine, Ledger]:
@@ -174,8 +174,8 @@ def test_evaluations_come_every_k_steps_and_at_the_last_with_the_mean_reward_bet
     assert found[3]["gold/num"] == 6
     assert engine.seeds[0] == engine.seeds[1] == engine.seeds[2]
     entries = ledger.drain()
-    assert [(e.phase, e.step, e.tokens, e.flops) for e in entries] == [
-        ("evaluate", n, 18, 110.0) for n in (3, 6, 8)
+    assert [(e.phase, e.step, e.tokens, e.flops, e.requests, e.dollars) for e in entries] == [
+        ("evaluate", n, 18, 110.0, 6, 0.25) for n in (3, 6, 8)
     ]
 
 

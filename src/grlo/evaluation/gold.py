@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from grlo import registry
 from grlo.evaluation.stats import Estimate, clustered_mean
 from grlo.interfaces import Progress, Renderer, Reward, RolloutEngine, silent
 from grlo.ledger import Ledger
@@ -142,8 +143,11 @@ class GoldSignal:
                 rollouts = self._sample(progress)
                 cost.tokens = sum(len(rollout.completion.tokens) for rollout in rollouts)
                 cost.flops = self._count_flops("generate", rollouts)
-            scores = self._reward.score(rollouts, progress=progress)
             cost.flops += self._count_flops("score", rollouts)
+            try:
+                scores = self._reward.score(rollouts, progress=progress)
+            finally:  # What a failure has asked for was paid as well.
+                cost.usage = self._reward.usage()
         scored = [
             (score.value, rollout.group)
             for rollout, score in zip(rollouts, scores, strict=True)
@@ -169,6 +173,13 @@ class GoldSignal:
         if math.isfinite(gold.standard_error):  # It is not, where there is one prompt only.
             metrics["gold/standard_error"] = gold.standard_error
         return metrics
+
+    def describe(self) -> dict[str, object]:
+        """What the gold reward says of itself."""
+        return registry.describe(self._reward)
+
+    def close(self) -> None:
+        registry.close(self._reward)
 
     def _sample(self, progress: Progress) -> list[Rollout]:
         return sample(

@@ -8,7 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 # Distinguishable with any colour vision (Okabe and Ito 2008).
-COLORS = ("#7f7f7f", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00")
+COLORS = (
+    "#7f7f7f",
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#d55e00",
+    "#56b4e9",
+    "#f0e442",
+)
 _WIDTH, _HEIGHT = 640, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 38, 40
 

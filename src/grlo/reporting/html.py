@@ -16,7 +16,8 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f4f4f4; paddi
   margin: .25rem 0 1rem }
 svg { width: 100%; height: auto; margin: 1rem 0 }
 body.wide { max-width: 80rem }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(24rem, 1fr)); gap: 0 2rem }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr));
+  gap: 0 2rem }
 .grid svg { margin: .5rem 0; font-size: 14px }
 .notice { background: #fff8e6; border-left: .3rem solid #e69f00; padding: .1rem 1rem }
 .notice ul { padding-left: 1rem }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _SHOWN = (
     ("reward", "reward/mean", "{:.3f}"),
     ("spread", "reward/std", "{:.3f}"),
+    ("gold", "gold/mean", "{:.3f}"),
     ("unscored", "reward/unscored", "{:.1%}"),
     ("length", "response/length_mean", "{:.1f} tokens"),
     ("truncated", "response/truncated", "{:.1%}"),
@@ -33,6 +34,7 @@ _SHOWN = (
 _PLAIN = (
     ("reward", "reward/mean", "{:.3f}"),
     ("±", "reward/std", "{:.3f}"),
+    ("gold", "gold/mean", "{:.3f}"),
     ("length", "response/length_mean", "{:.0f}"),
     ("truncated", "response/truncated", "{:.0%}"),
     ("KL", "policy/kl", "{:.4f}"),

@@ -90,11 +90,13 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
             attempt=attempt,
             resume_from=last,
         )
-        facts = {"device": device, "host": platform.node(), "platform": platform.platform()}
-        run.append_environment(attempt, {**facts, "reward": registry.describe(trainer.reward)})
         gold = build_gold(recipe, trainer, prompts=gold_prompts, device=device)
         if gold is not None and last is not None:
             gold.load_state_dict(state["gold"])
+        facts = {"device": device, "host": platform.node(), "platform": platform.platform()}
+        rewards = {"reward": trainer.reward} | ({} if gold is None else {"gold": gold})
+        described = {key: registry.describe(reward) for key, reward in rewards.items()}
+        run.append_environment(attempt, {**facts, **described})
         saver = _Saver(trainer, recipe, run, gold=gold, best=state.get("best"))
         last = _run_steps(trainer, recipe, run, saver, start=start)
         try:
@@ -331,6 +333,7 @@ def _run_steps(trainer: Trainer, recipe: Recipe, run: RunDir, saver: _Saver, *, 
             run.append_ledger(trainer.ledger.drain())
             trainer.engine.close()
             registry.close(trainer.reward)
+            registry.close(gold)
             for tracker in trackers:
                 tracker.close()
     if gold is not None:
