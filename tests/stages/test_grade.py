@@ -22,7 +22,8 @@ from grlo.errors import DataError, RecipeError
 from grlo.stages import grade as stage
 from grlo.stages.grade import grade, vote_key
 
-# "right 7" scores 1 and extracts 7, "wrong 8" scores 0, "mute" extracts nothing.
+# "right 7" scores 1 and extracts 7, "wrong 8" scores 0, "mute" extracts nothing, "garbled 8" what
+# nobody can read.
 VERIFIER = """
 from dataclasses import dataclass
 from grlo.types import Score
@@ -39,6 +40,8 @@ def verify(prompt, text):
         raise ValueError("no such thing")
     if word == "mute":
         return Score(0.0, parts={"parsed": 0.0}, note="nothing found")
+    if word == "garbled":
+        return Score(0.0, parts={"parsed": 0.0}, extracted=answer, note="half a pair: \\ud800")
     value = {"right": 1.0, "half": 0.5, "nan": float("nan")}.get(word, 0.0)
     return Score(value, parts={"parsed": 1.0}, extracted=answer)
 
@@ -143,8 +146,8 @@ def test_the_numbers_are_those_of_their_definitions(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     samples = {
-        "a": ["right 7", "wrong 8", "wrong 8", "mute"],  # 8 wins: wrong
-        "b": ["wrong 9", "right 7", "right  7 ", "wrong 8"],  # 7 wins, white space apart
+        "a": ["right 7", "wrong 8", "wrong 8"],  # 8 wins: wrong
+        "b": ["garbled 9", "garbled 9", "garbled 9", "right 7", "right  7 ", "wrong 8"],  # 7 wins
         "c": ["mute", "mute", "mute", "mute"],  # no vote
         "d": ["right 7", "wrong 9", "mute", "mute", "right 7"],
         "e": ["wrong 5", "right 7", "mute", "boom", "wrong 1"],  # a tie: the first, wrong
@@ -168,8 +171,8 @@ def test_the_numbers_are_those_of_their_definitions(
     residuals = [math.fsum(value - mean for value in group) for group in values.values()]
     variance = 5 / 4 * math.fsum(r * r for r in residuals) / len(flat) ** 2
 
-    def pass_at_4(group: Sequence[float]) -> float:
-        return statistics.fmean(max(chosen) for chosen in combinations(group, 4))
+    def pass_at_3(group: Sequence[float]) -> float:
+        return statistics.fmean(max(chosen) for chosen in combinations(group, 3))
 
     assert list(numbers) == [
         "score",
@@ -185,16 +188,18 @@ def test_the_numbers_are_those_of_their_definitions(
     ]
     assert numbers["score"] == pytest.approx(mean)
     assert numbers["stderr"] == pytest.approx(math.sqrt(variance))
-    assert (numbers["num_problems"], numbers["num_samples"]) == (5, 22)
+    assert (numbers["num_problems"], numbers["num_samples"]) == (5, 23)
     assert numbers["avg_at_k"] == pytest.approx(
         statistics.fmean(map(statistics.fmean, values.values()))
     )
-    assert numbers["pass_at_k"] == pytest.approx(statistics.fmean(map(pass_at_4, values.values())))
+    assert numbers["pass_at_k"] == pytest.approx(statistics.fmean(map(pass_at_3, values.values())))
     assert numbers["maj_at_k"] == pytest.approx(2 / 5)
-    assert numbers["unscored"] == pytest.approx(1 / 22)
-    assert numbers["extraction_failures"] == pytest.approx(8 / 22)
+    assert numbers["unscored"] == pytest.approx(1 / 23)
+    assert numbers["extraction_failures"] == pytest.approx(10 / 23)
     assert 0 < numbers["seconds"] < 60
-    assert [row["score"] for row in read(tmp_path / "o.jsonl.gz")].count(None) == 1
+    verdicts = read(tmp_path / "o.jsonl.gz")
+    assert [row["score"] for row in verdicts].count(None) == 1
+    assert verdicts[3]["note"] == "half a pair: ?"
 
 
 def test_scores_between_0_and_1_have_no_pass_and_one_problem_no_error(
@@ -364,6 +369,16 @@ def test_a_benchmark_brings_its_problems_and_its_verifier(
     for name in ("nano_math", "grlo.benchmarks.nano:math"):
         numbers = run_json(monkeypatch, capsys, name, responses, "--out", tmp_path / "o.jsonl")
         assert (numbers["score"], numbers["num_samples"]) == (0.75, 20)
+        assert numbers["maj_at_k"] is None, "its verifier extracts nothing"
+
+
+def test_a_benchmark_grades_other_problems_when_there_are_some(tmp_path: Path) -> None:
+    data = questions(tmp_path / "p.jsonl", "mine")
+    responses = answers(tmp_path / "r.jsonl", {"mine": ["The answer is 7"]})
+    summary = grade("nano_math", responses, data=data, out=tmp_path / "o.jsonl")
+    assert (summary.num_problems, summary.num_unscored) == (1, 1), (
+        "the verifier needs more than they say"
+    )
 
 
 def test_a_settings_class_is_built_and_closed(tmp_path: Path, toy: Any) -> None:

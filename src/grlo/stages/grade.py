@@ -138,7 +138,7 @@ def grade(
         print(json.dumps(_as_json(summary, seconds=seconds), allow_nan=False))
     else:
         console = Console()
-        console.print(_table(summary, title=f"{name}: {responses}", seconds=seconds))
+        console.print(_table(summary, title=name, seconds=seconds))
         for note in notes:
             console.print(note, markup=False, soft_wrap=True, highlight=False)
     return summary
