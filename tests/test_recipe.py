@@ -210,6 +210,7 @@ def test_a_plugin_must_be_a_dataclass_that_exists(folder: Path) -> None:
         (["critic.optimizer.learning_rate=1", "critic.optimizer.final_fraction=0.1"], "no effect"),
         (["optimizer.learning_rate=1", "optimizer.betas=[0.9, 1.0]"], "must lie in [0, 1)"),
         (["training.num_minibatches=1025"], "at most one mini-batch per prompt"),
+        (["shaping.overlong_buffer=99999"], "more than sampling.max_tokens"),
     ],
 )
 def test_useless_runs_are_refused(folder: Path, overrides: list[str], expected: str) -> None:
@@ -252,3 +253,24 @@ def test_differences_name_exactly_the_settings_that_differ(folder: Path) -> None
         "training",
         "policy.lora",
     }
+
+
+def test_the_gold_section_may_be_absent_and_demands_a_reward_where_it_is_there(
+    folder: Path,
+) -> None:
+    path = folder / "base.toml"
+    assert load_recipe([path]).gold is None
+    with pytest.raises(RecipeError, match=r"gold\.reward: missing"):
+        load_recipe([path], overrides=["gold.every=5"])
+    given = [
+        "gold.every=5",
+        "gold.reward.name=verified",
+        "gold.reward.verifier=nano",
+        "gold.sources=['held_out.jsonl']",
+    ]
+    recipe = load_recipe([path], overrides=given)
+    assert recipe.gold is not None
+    assert recipe.gold.sources == (str(Path.cwd() / "held_out.jsonl"),)
+    assert load_dumped(dump_recipe(recipe)) == recipe
+    with pytest.raises(RecipeError, match=r"Did you mean 'gold\.every'"):
+        load_recipe([path], overrides=["gold.evry=5"])

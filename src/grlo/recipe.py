@@ -135,6 +135,11 @@ def validate(recipe: Recipe) -> list[str]:
             f"algorithm.critic_warmup_steps: {warmup} of training.steps = {steps}: the policy "
             "would never be trained. Lower it or train for more steps."
         )
+    if recipe.shaping.overlong_buffer > sampling.max_tokens:
+        problems.append(
+            f"shaping.overlong_buffer: {recipe.shaping.overlong_buffer} is more than "
+            f"sampling.max_tokens = {sampling.max_tokens}. Shorten the buffer."
+        )
     if recipe.training.num_minibatches > sampling.prompts_per_step:
         problems.append(
             f"training.num_minibatches: {recipe.training.num_minibatches} mini-batches out of "

@@ -196,13 +196,13 @@ def test_without_held_out_prompts_the_rollouts_of_the_step_are_scored():
 
 def test_unscored_answers_are_left_out_and_counted():
     gold, _, _ = signal(every=1)
-    gold._reward.unscored = frozenset("01")  # type: ignore[attr-defined]
+    gold.reward.unscored = frozenset("01")  # type: ignore[attr-defined]
     metrics = gold.after_step(step(1, 0.0), is_last=False)
     assert (metrics["gold/num"], metrics["gold/unscored"]) == (4, pytest.approx(1 / 3))
-    gold._reward.unscored = frozenset("012345")  # type: ignore[attr-defined]
+    gold.reward.unscored = frozenset("012345")  # type: ignore[attr-defined]
     metrics = gold.after_step(step(2, 6.0), is_last=False)
     assert metrics == {"gold/num": 0.0, "gold/unscored": 1.0}
-    gold._reward.unscored = frozenset()  # type: ignore[attr-defined]
+    gold.reward.unscored = frozenset()  # type: ignore[attr-defined]
     # What the lost evaluation would have covered belongs to the next one.
     assert gold.after_step(step(3, 2.0), is_last=False)["gold/training_reward"] == 4.0
 

@@ -267,6 +267,39 @@ def test_a_tracker_that_is_not_installed_is_named_with_its_extra(
     assert "pip install 'grlo[wandb]'" in problem
 
 
+GOLD = (
+    "gold.reward.name=verified",
+    "gold.reward.verifier=nano",
+    "gold.reward.styles=['model']",
+    "gold.every=2",
+)
+
+
+def test_a_gold_reward_is_shown_and_probed_on_its_own_prompts(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = "Repeat the word sun 2 times."
+    meta = {"kind": "repeat", "word": "sun", "times": 2}
+    row = {"prompt": [{"role": "user", "content": prompt}], "ability": "instruction_following"}
+    row |= {"reward_model": {"style": "rule"}, "extra_info": meta}
+    (folder / "held_out.jsonl").write_text((json.dumps(row) + "\n") * 4)
+    given = [*GOLD[:2], "gold.every=2", f"gold.sources=['{folder}/held_out.jsonl']"]
+    assert problems_of(folder, *given, "shaping.overlong_buffer=20") == []
+    output = capsys.readouterr().out
+    assert "3 evaluations of 4 held-out prompts x 1, 4 prompts to draw from" in output
+    assert "gold.reward: score of an empty answer: 0.0" in output
+
+
+def test_a_gold_reward_that_cannot_score_its_prompts_is_a_problem(folder: Path) -> None:
+    (problem,) = problems_of(folder, *GOLD[:2])
+    assert problem.startswith("gold.reward: 4 prompts")
+    assert "style 'model'" in problem
+    # Without held-out prompts it is probed on those of training, which are none of its domains.
+    problems = problems_of(folder, *GOLD)
+    assert all(problem.startswith("gold.reward: ") for problem in problems)
+    assert any("KeyError" in problem for problem in problems)
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])
 def test_every_recipe_of_the_package_passes_without_weights(
     path: Path, capsys: pytest.CaptureFixture[str]

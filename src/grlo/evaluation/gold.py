@@ -114,7 +114,7 @@ class GoldSignal:
         count_flops: Callable[[Literal["generate", "score"], Sequence[Rollout]], float],
         seed: int,
     ) -> None:
-        self._settings, self._reward = settings, reward
+        self._settings, self.reward = settings, reward
         self._prompts = choose(prompts, count=settings.num_prompts, seed=seed)
         self._engine, self._renderer, self._sampling = engine, renderer, sampling
         self._ledger, self._count_flops = ledger, count_flops
@@ -145,9 +145,9 @@ class GoldSignal:
                 cost.flops = self._count_flops("generate", rollouts)
             cost.flops += self._count_flops("score", rollouts)
             try:
-                scores = self._reward.score(rollouts, progress=progress)
+                scores = self.reward.score(rollouts, progress=progress)
             finally:  # What a failure has asked for was paid as well.
-                cost.usage = self._reward.usage()
+                cost.usage = self.reward.usage()
         scored = [
             (score.value, rollout.group)
             for rollout, score in zip(rollouts, scores, strict=True)
@@ -176,10 +176,10 @@ class GoldSignal:
 
     def describe(self) -> dict[str, object]:
         """What the gold reward says of itself."""
-        return registry.describe(self._reward)
+        return registry.describe(self.reward)
 
     def close(self) -> None:
-        registry.close(self._reward)
+        registry.close(self.reward)
 
     def _sample(self, progress: Progress) -> list[Rollout]:
         return sample(
@@ -202,13 +202,13 @@ class GoldSignal:
         return {
             "parting": self.parting.state_dict(),
             "rewards": self._rewards,
-            "reward": self._reward.state_dict(),
+            "reward": self.reward.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.parting.load_state_dict(state["parting"])
         self._rewards = list(state["rewards"])
-        self._reward.load_state_dict(state["reward"])
+        self.reward.load_state_dict(state["reward"])
 
 
 def choose(prompts: Sequence[Prompt], *, count: int, seed: int) -> tuple[Prompt, ...]:

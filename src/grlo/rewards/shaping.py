@@ -45,11 +45,8 @@ class ShapedReward:
     Args:
         inner: Scores the rollouts.
         settings: See `ShapingSettings`.
-        max_tokens: The limit L of an answer.
+        max_tokens: The limit L of an answer; at least the buffer.
         count_tokens: Number of tokens of a text.
-
-    Raises:
-        RewardError: The buffer is longer than an answer can be.
     """
 
     def __init__(
@@ -60,11 +57,6 @@ class ShapedReward:
         max_tokens: int,
         count_tokens: Callable[[str], int],
     ) -> None:
-        if settings.overlong_buffer > max_tokens:
-            raise RewardError(
-                f"shaping.overlong_buffer = {settings.overlong_buffer} is more than "
-                f"sampling.max_tokens = {max_tokens}. Shorten the buffer."
-            )
         self._inner, self._settings = inner, settings
         self._max_tokens, self._count_tokens = max_tokens, count_tokens
         self._moments = RunningMoments()

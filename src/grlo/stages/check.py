@@ -117,13 +117,14 @@ def check(
         example = prompts[0].messages if prompts else (Message("user", "Hello!"),)
         with findings.collect():
             _show_prompt(renderer, example)
-    rewards = _check_rewards(recipe, prompts, findings)
+    rewards = _check_rewards(recipe.reward, prompts, findings, key="reward")
+    gold_rewards = _check_gold(recipe, prompts, findings)
     critic = _check_critic(recipe, policy, renderer, findings)
     _check_software(recipe, findings)
     _show_schedule(recipe, prompts)
     if policy is not None:
         critic_shape = critic.shape if critic else None
-        _show_costs(recipe, policy.shape, critic=critic_shape, rewards=rewards)
+        _show_costs(recipe, policy.shape, critic=critic_shape, rewards=rewards, gold=gold_rewards)
         if run_dir is not None:
             _check_disk(run_dir, recipe, policy.shape, critic_shape, findings)
     elif run_dir is not None:
@@ -248,12 +249,13 @@ def _check_context(shape: ModelShape, recipe: Recipe, findings: _Findings) -> No
 
 
 def _check_rewards(
-    recipe: Recipe, prompts: Sequence[Prompt], findings: _Findings
+    reward: object, prompts: Sequence[Prompt], findings: _Findings, *, key: str
 ) -> list[tuple[ModelShape, str | None]]:
-    """Whether the reward can score these prompts; shapes and stated types of its models."""
-    findings.problems += style_problems(recipe.reward, prompts)
+    """Whether a reward can score these prompts; shapes and stated types of its models."""
+    problems = style_problems(reward, prompts)
+    findings.problems += problems if key == "reward" else [f"{key}: {text}" for text in problems]
     models = []
-    for part in single_rewards(recipe.reward):
+    for part in single_rewards(reward, key=key):
         if isinstance(getattr(part.settings, "model", None), str):
             mine = [prompt for prompt in prompts if prompt.style in part.styles]
             model = _check_reward_model(part, mine, findings)
@@ -263,6 +265,27 @@ def _check_rewards(
             with findings.collect():
                 _show_verifier(part)
     return models
+
+
+def _check_gold(
+    recipe: Recipe, prompts: Sequence[Prompt], findings: _Findings
+) -> list[tuple[ModelShape, str | None]]:
+    """The gold reward, on the prompts that it is to score."""
+    gold = recipe.gold
+    if gold is None:
+        return []
+    _heading("Gold signal")
+    evaluations = -(-recipe.training.steps // gold.every)
+    if gold.sources:
+        prompts = _read_sources(recipe, gold.sources, findings, key="gold.sources")
+        count = min(gold.num_prompts or len(prompts), len(prompts))
+        print(
+            f"{evaluations} evaluations of {count} held-out prompts x {gold.samples_per_prompt}, "
+            f"{len(prompts)} prompts to draw from"
+        )
+    else:
+        print(f"{evaluations} evaluations of the step's own rollouts")
+    return _check_rewards(gold.reward, prompts, findings, key="gold.reward")
 
 
 def _show_verifier(part: SingleReward) -> None:
@@ -349,16 +372,8 @@ def _check_prompts(
 ) -> list[Prompt]:
     """All prompts that can be read, over-long ones left out."""
     settings = recipe.prompts
-    prompts: list[Prompt] = []
     _heading("Prompts")
-    for source in settings.sources:
-        if findings.is_offline and (source.startswith("hub:") or not Path(source).exists()):
-            findings.absent(f"prompts: {source} is not on this machine")
-            continue
-        with findings.collect():
-            prompts += read_prompts(
-                source, default_style=settings.default_style, suffix=settings.suffix
-            )
+    prompts = _read_sources(recipe, settings.sources, findings, key="prompts")
     if not prompts:
         print("none could be read")
         return []
@@ -382,6 +397,23 @@ def _check_prompts(
         )
         print(f"above {settings.max_prompt_tokens} tokens: {len(dropped)} left out")
         return kept
+    return prompts
+
+
+def _read_sources(
+    recipe: Recipe, sources: Sequence[str], findings: _Findings, *, key: str
+) -> list[Prompt]:
+    """All prompts of the sources that can be read."""
+    settings = recipe.prompts
+    prompts: list[Prompt] = []
+    for source in sources:
+        if findings.is_offline and (source.startswith("hub:") or not Path(source).exists()):
+            findings.absent(f"{key}: {source} is not on this machine")
+            continue
+        with findings.collect():
+            prompts += read_prompts(
+                source, default_style=settings.default_style, suffix=settings.suffix
+            )
     return prompts
 
 
@@ -438,6 +470,7 @@ def _show_costs(
     *,
     critic: ModelShape | None,
     rewards: Sequence[tuple[ModelShape, str | None]],
+    gold: Sequence[tuple[ModelShape, str | None]],
 ) -> None:
     """Floating-point operations at full length, and memory per component."""
     sampling = recipe.sampling
@@ -463,7 +496,11 @@ def _show_costs(
     _heading("Memory (estimates)")
     num_rows = getattr(recipe.engine, "max_rows", 0)
     items = estimate_memory(
-        recipe, policy=policy, critic=critic, rewards=rewards, num_sequences=num_rows or 1
+        recipe,
+        policy=policy,
+        critic=critic,
+        rewards=[*rewards, *gold],
+        num_sequences=num_rows or 1,
     )
     width = max(len(item.component) for item in items)
     for item in items:
@@ -560,7 +597,7 @@ def _try_step(
     import torch
     from safetensors import SafetensorError
 
-    from grlo.stages.train import build_trainer, choose_device
+    from grlo.stages.train import build_gold, build_trainer, choose_device, load_gold_prompts
 
     sampling = replace(
         recipe.sampling,
@@ -568,17 +605,27 @@ def _try_step(
         samples_per_prompt=min(recipe.sampling.samples_per_prompt, TRIAL_SAMPLES),
         max_tokens=min(recipe.sampling.max_tokens, TRIAL_TOKENS),
     )
+    buffer = min(recipe.shaping.overlong_buffer, sampling.max_tokens)
+    recipe = replace(
+        recipe, sampling=sampling, shaping=replace(recipe.shaping, overlong_buffer=buffer)
+    )
     longest = sorted(prompts, key=lambda prompt: sum(len(m.content) for m in prompt.messages))
+    device = choose_device(recipe.training.device)
     _heading("One small step with the longest prompts")
     with findings.collect():
         try:
             trainer = build_trainer(
-                replace(recipe, sampling=sampling),
+                recipe,
                 renderer=renderer,
                 prompts=longest[-TRIAL_PROMPTS:],
-                device=choose_device(recipe.training.device),
+                device=device,
             )
-            _probe_reward(trainer.reward, prompts[0], findings)
+            _probe_reward(trainer.reward, prompts[0], findings, key="reward")
+            if recipe.gold is not None:
+                held_out = load_gold_prompts(recipe, renderer, training=prompts)
+                gold = build_gold(recipe, trainer, prompts=held_out, device=device)
+                assert gold is not None
+                _probe_reward(gold.reward, (held_out or prompts)[0], findings, key="gold.reward")
             (result,) = trainer.steps(start=1, stop=1)
         except torch.OutOfMemoryError as error:
             raise ModelError(
@@ -594,7 +641,7 @@ def _try_step(
             print(f"{name:32} {value:.5g}")
 
 
-def _probe_reward(reward: Reward, prompt: Prompt, findings: _Findings) -> None:
+def _probe_reward(reward: Reward, prompt: Prompt, findings: _Findings, *, key: str) -> None:
     """Scores of an answer and of none, for people to look at."""
     texts = {"an empty answer": "", repr(SAMPLE_ANSWER): SAMPLE_ANSWER}
     completion = Completion(tokens=(), logprobs=(), finish_reason="stop")
@@ -603,9 +650,9 @@ def _probe_reward(reward: Reward, prompt: Prompt, findings: _Findings) -> None:
         for text in texts.values()
     ]
     for name, score in zip(texts, reward.score(rollouts), strict=True):
-        print(f"score of {name}: {score.value}")
+        print(f"{key}: score of {name}: {score.value}")
         if score.value is None:
-            findings.problems.append(f"reward: {name} could not be scored: {score.note}")
+            findings.problems.append(f"{key}: {name} could not be scored: {score.note}")
 
 
 def _stored_bytes(item: MemoryItem) -> int:
