@@ -29,7 +29,7 @@ def completion(text: str | None, *, tokens: tuple[int, int] = (10, 5), finish: s
             "id": "chatcmpl-1",
             "object": "chat.completion",
             "created": 0,
-            "model": "m",
+            "model": "m-of-today",
             "choices": [
                 {
                     "index": 0,

@@ -482,3 +482,4 @@ def test_the_file_of_a_reply_says_what_was_asked(tmp_path: Path):
     row = json.loads(path.read_text())
     assert row["request"]["messages"] == [{"role": "user", "content": "a"}]
     assert row["reply"]["text"] == "re: a"
+    assert row["reply"]["model"] == "m-of-today"

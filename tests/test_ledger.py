@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from types import ModuleType
 from typing import Literal
 
 import pytest
 
-from grlo.ledger import Ledger, summarize
-from grlo.types import LedgerEntry
+from grlo.ledger import Ledger, summarize, total_usage
+from grlo.types import LedgerEntry, Usage
 
 
 def entry(
@@ -165,6 +167,45 @@ def test_steps_that_a_resume_discarded_are_repeated_even_where_it_ended_before_r
     ]
     totals = {total.phase: total.seconds for total in summarize(entries)}
     assert totals == {"update": 10 + 20, "repeated": 30 + 40, "load": 2, "generate": 5, "failed": 2}
+
+
+def test_what_remote_services_were_asked_is_recorded_with_the_phase_failed_or_not():
+    ledger = Ledger(device="cpu", num_devices=1, attempt=0)
+    with ledger.phase("score", step=1) as cost:
+        cost.usage = Usage(requests=3, input_tokens=100, output_tokens=20, dollars=0.5)
+    with suppress(OSError), ledger.phase("score", step=2) as cost:
+        cost.usage = Usage(requests=1)
+        raise OSError("gone")
+    with ledger.phase("update", step=2):
+        pass
+    asked = [(e.requests, e.input_tokens, e.output_tokens, e.dollars) for e in ledger.drain()]
+    assert asked == [(3, 100, 20, 0.5), (1, 0, 0, 0.0), (0, 0, 0, 0.0)]
+
+
+def test_requests_and_dollars_add_up_over_phases_with_failed_and_repeated_work_apart():
+    def asked(step: int, requests: int, *, attempt: int = 0, status: str = "ok") -> LedgerEntry:
+        return replace(
+            entry("score", step=step, attempt=attempt),
+            status=status,
+            requests=requests,
+            input_tokens=10 * requests,
+            output_tokens=requests,
+            dollars=requests / 10,
+        )
+
+    entries = [
+        entry("generate"),
+        asked(1, 2),
+        asked(2, 4),
+        asked(2, 8, attempt=1),
+        asked(3, 16, attempt=1, status="failed"),
+    ]
+    usages = {total.phase: total.usage for total in summarize(entries)}
+    assert usages["generate"] == Usage()
+    assert usages["score"] == Usage(10, 100, 10, pytest.approx(1.0))
+    assert usages["repeated"] == Usage(4, 40, 4, pytest.approx(0.4))
+    assert usages["failed"] == Usage(16, 160, 16, pytest.approx(1.6))
+    assert total_usage(usages.values()) == Usage(30, 300, 30, pytest.approx(3.0))
 
 
 def test_nothing_recorded_is_no_rows():

@@ -133,6 +133,8 @@ class Reply:
     input_tokens: int
     """As the endpoint counts; 0 where it does not say."""
     output_tokens: int
+    model: str
+    """The model by the name that the endpoint gives it, often with a date or version."""
     is_cached: bool = False
     """Whether it was on disk and cost nothing."""
 
@@ -221,6 +223,10 @@ class Endpoint:
                 pool.shutdown(cancel_futures=True)
                 raise
         return [futures[request].result() for request in requests]
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._client.close()
 
     def drain_usage(self) -> Usage:
         """What was asked since the last call; replies from the cache cost nothing."""
@@ -330,7 +336,8 @@ class Endpoint:
             raise _TransientError(f"the reply is no chat completion: {_excerpt(written)}") from None
         if not text:
             return Failure(f"the reply has no text (finish_reason {finish_reason})")
-        return Reply(text, finish_reason, input_tokens, output_tokens)
+        model = str(body.get("model") or self._settings.model)
+        return Reply(text, finish_reason, input_tokens, output_tokens, model)
 
     def _refusal(self, error: APIStatusError) -> Failure:
         """What an HTTP error means for this request; raises what it means for all."""

@@ -106,6 +106,7 @@ def test_grades_run_from_0_to_1_and_keep_the_grade_and_the_reasons():
         assert [dict(score.parts) for score in scores] == [{"grade": g} for g in (1, 4, 10)]
         assert scores[1].details["verdict"] == 4
         assert str(scores[1].details["reasoning"]).startswith("I read 4.")
+        assert scores[1].details["judge"] == "m-of-today", "hosted models change behind a name"
         assert values(build(server, scale=(0, 20)), make_rollouts(["5"])) == [0.25]
 
 
@@ -559,6 +560,22 @@ def test_a_judge_has_no_state_and_refuses_that_of_another_reward():
     reward.load_state_dict({})
     with pytest.raises(RewardError, match="mean"):
         reward.load_state_dict({"mean": 1.0})
+
+
+def test_the_record_of_a_run_tells_judges_and_instructions_apart_and_holds_no_key(monkeypatch):
+    monkeypatch.setenv("TEST_KEY", "sk-secret-0123456789")
+    with serve(judging(by_length)) as server:
+        plain = build(server, endpoint={"api_key_env": "TEST_KEY"})
+        records = [
+            plain.describe(),
+            build(server, endpoint={"model": "n"}).describe(),
+            build(server, instructions="Be strict.").describe(),
+            build(server, mode="pairwise").describe(),
+        ]
+        assert build(server).describe() == records[0]
+        plain.close()
+    assert len({json.dumps(record) for record in records}) == 4
+    assert "secret" not in json.dumps(records)
 
 
 @pytest.mark.parametrize(

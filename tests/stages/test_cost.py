@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,4 +94,46 @@ def test_a_run_that_is_being_written_can_be_read(tmp_path, capsys):
         with run.ledger_file.open("a") as file:
             file.write('{"step": 1, "phase": "upd')
         cost(path)
+    assert rows_of(capsys.readouterr().out)["total"][1] == "8.0000"
+
+
+def test_requests_tokens_and_dollars_have_a_table_where_there_are_any(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def asked(step: int, requests: int, *, status: str = "ok", dollars: float) -> LedgerEntry:
+        return replace(
+            entry("score", step=step, hours=1, status=status),
+            requests=requests,
+            input_tokens=1_000_000_000 * requests,
+            output_tokens=1_000 * requests,
+            dollars=dollars,
+        )
+
+    first = [entry("generate", step=1, hours=1), asked(1, 5, dollars=1.25)]
+    cost(write_run(tmp_path / "run", [*first, asked(2, 2, dollars=0.0, status="failed")]))
+    out = capsys.readouterr().out
+    assert "\u2026" not in out
+    table = out.partition("asked of remote models")[2].splitlines()
+    rows = [re.split(r"\s{2,}", line.strip()) for line in table]
+    assert [cells for cells in rows if len(cells) == 5] == [
+        ["phase", "requests", "input tokens", "output tokens", "dollars"],
+        ["score", "5", "5,000,000,000", "5,000", "1.2500"],
+        ["failed", "2", "2,000,000,000", "2,000", "-"],
+        ["total", "7", "7,000,000,000", "7,000", "1.2500"],
+    ]
+    cost(write_run(tmp_path / "alone", [entry("generate", step=1, hours=1)]))
+    assert "remote" not in capsys.readouterr().out
+
+
+def test_a_ledger_from_before_requests_were_counted_is_read(tmp_path, capsys):
+    run = write_run(tmp_path / "run", [entry("generate", step=1, hours=1)])
+    file = RunDir(run).ledger_file
+    row = json.loads(file.read_text())
+    for name in ("requests", "input_tokens", "output_tokens", "dollars"):
+        del row[name]
+    file.write_text(json.dumps(row) + "\n")
+    assert RunDir(run).ledger() == [entry("generate", step=1, hours=1)]
+    cost(run)
     assert rows_of(capsys.readouterr().out)["total"][1] == "8.0000"

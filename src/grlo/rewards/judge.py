@@ -20,6 +20,7 @@ from grlo.rewards.judge_prompts import (
     Case,
     build_case,
     conversation_blocks,
+    prompts_digest,
     suspicions,
 )
 from grlo.seeding import derive_rng
@@ -106,11 +107,17 @@ class _Verdict:
     value: int | str | None
     reasoning: str = ""
     """The judge's own words."""
+    model: str = ""
+    """The judge, by the name that the endpoint gives it."""
     failure: str = ""
     """Why there is no value."""
 
     def details(self) -> dict[str, object]:
-        return {"verdict": self.value, "reasoning": self.reasoning[:_REASONING]}
+        return {
+            "verdict": self.value,
+            "reasoning": self.reasoning[:_REASONING],
+            "judge": self.model,
+        }
 
 
 @dataclass
@@ -191,7 +198,7 @@ class JudgeReward:
                     *self._reference_blocks(rollout.prompt),
                     answer.block("ANSWER"),
                 ],
-                instructions=self._settings.instructions or GRADED_INSTRUCTIONS,
+                instructions=self._instructions,
                 verdict='"grade": N',
                 meaning=f"N is an integer from {lowest} (worst) to {highest} (best)",
                 seed=self._seed,
@@ -284,7 +291,7 @@ class JudgeReward:
                             first.block("ANSWER A"),
                             second.block("ANSWER B"),
                         ],
-                        instructions=self._settings.instructions or PAIRWISE_INSTRUCTIONS,
+                        instructions=self._instructions,
                         verdict='"better": "V"',
                         meaning="V is A, B or tie",
                         seed=self._seed,
@@ -388,6 +395,23 @@ class JudgeReward:
         """Of the latest call, also of one that raised."""
         return self._usage
 
+    def describe(self) -> dict[str, object]:
+        """The judge, and SHA-256 of all that is said to it besides the material."""
+        return {
+            "judge": self._settings.endpoint.model,
+            "endpoint": self._settings.endpoint.base_url,
+            "prompts": prompts_digest(self._instructions),
+        }
+
+    def close(self) -> None:
+        """Ends the connections to the judge."""
+        self._endpoint.close()
+
+    @property
+    def _instructions(self) -> str:
+        ours = GRADED_INSTRUCTIONS if self._settings.mode == "graded" else PAIRWISE_INSTRUCTIONS
+        return self._settings.instructions or ours
+
 
 def circle_pairs(size: int, *, num_opponents: int) -> list[tuple[int, int]]:
     """Pairs of places in a circle such that every place meets equally many others.
@@ -436,9 +460,9 @@ def _verdict(
     found = read_verdict(reply.text, nonce=case.nonce, key=key)
     # A boolean is an integer too.
     if isinstance(found, (int, str)) and not isinstance(found, bool) and found in allowed:
-        return _Verdict(found, reply.text)
+        return _Verdict(found, reply.text, reply.model)
     failure = f"the judge gave no verdict that can be read: {reply.text[:_REASONING]}"
-    return _Verdict(None, reply.text, failure)
+    return _Verdict(None, reply.text, reply.model, failure)
 
 
 def _game(opponent: str, *, as_a: _Verdict, as_b: _Verdict) -> _Game:

@@ -7,6 +7,7 @@ reader or a chat template could take for a marker or for the end of a turn is wr
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -118,6 +119,12 @@ def build_case(
         nonce=nonce,
         form=form,
     )
+
+
+def prompts_digest(instructions: str) -> str:
+    """SHA-256 of instructions and of everything that is explained after them."""
+    texts = (instructions, _REFERENCE, _MATERIAL, _REPLY, _REMINDER)
+    return hashlib.sha256("\x1f".join(texts).encode("utf-8", "replace")).hexdigest()
 
 
 def conversation_blocks(messages: Sequence[Message]) -> list[Block]:
