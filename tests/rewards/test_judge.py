@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -376,6 +378,57 @@ def test_an_attack_is_noticed(name):
 def test_plain_answers_are_neither_suspicious_nor_changed(text):
     assert suspicions(text) == ()
     assert neutralized(text) == text
+
+
+@pytest.mark.parametrize(
+    ("file", "field"),
+    [
+        ("alpaca_eval_2_gemma-2b-it.jsonl.gz", "output"),
+        ("alpaca_eval_2_gpt-3.5-turbo-1106.jsonl.gz", "output"),
+        ("prompts_alpaca_eval_2.jsonl", "reference"),
+        ("prompts_arena_hard_v0.1.jsonl.gz", "reference"),
+    ],
+)
+def test_of_published_answers_few_are_suspicious_and_hardly_any_is_changed(data_dir, file, field):
+    path = data_dir / file
+    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    answers = [json.loads(line)[field] for line in raw.split(b"\n") if line]
+    assert len(answers) >= 500
+    assert sum(bool(suspicions(answer)) for answer in answers) < 0.01 * len(answers)
+    assert sum(neutralized(answer) != answer for answer in answers) < 0.01 * len(answers)
+
+
+@pytest.mark.parametrize(
+    ("token", "shown"),
+    [
+        ("<|im_start|>", "< |im_start|>"),
+        ("<|turn>", "< |turn>"),
+        ("<turn|>", "< turn|>"),
+        ("</s>", "< /s>"),
+        ("[INST]", "[ INST]"),
+        ("<<SYS>>", "<< SYS>>"),
+        ("<start_of_turn>", "< start_of_turn>"),
+        ("[|assistant|]", "[ |assistant|]"),
+        ("]~b]", "] ~b]"),
+        ("<seed:bos>", "< seed:bos>"),
+        ("<think>", "< think>"),
+        ("<|im_\u200bstart|>", "< |im_start|>"),
+        ("<|im_⟦start|>", "< |im_[[start|>"),
+        ("x[mask] <- a <|> b |> f", "x[mask] <- a <|> b |> f"),
+    ],
+)
+def test_special_tokens_are_shown_as_plain_text_and_operators_as_they_are(token, shown):
+    assert neutralized(token) == shown
+
+
+def test_no_mixture_of_fragments_makes_a_token_or_a_marker():
+    rng = random.Random(0)
+    fragments = [*"<>[]|/⟦⟧〚〛 \n\u200b\uff5c\uff1c", "im_start", "s", "INST", "a_of_b", "think"]
+    for _ in range(3000):
+        text = neutralized("".join(rng.choices(fragments, k=12)))
+        assert not SPECIAL.search(text), text
+        assert not re.search("[⟦⟧〚〛]|<\\|im_start\\|>", text), text
+        assert neutralized(text) == text
 
 
 def test_suspicious_answers_are_counted_and_noted_and_scored_like_others():

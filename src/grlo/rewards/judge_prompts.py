@@ -141,20 +141,22 @@ _BRACKETS = str.maketrans({"⟦": "[[", "⟧": "]]", "〚": "[[", "〛": "]]"})
 
 _TOKEN = re.compile(
     r"""
-    [<\uff1c\[]                  # The space goes behind this bracket.
-    (?=
-      [|\uff5c]                   # <|im_start|>, [|assistant|]; DeepSeek has full-width bars.
-      | /?(?:
-          s | bos | eos | pad | unk | mask | gmask | sop | eop | sep | cls
-          | inst | sys | system_prompt | available_tools | tool_calls | tool_results
-          | think | tool_call | tool_response | extra_id_\d+
-          | \w*_of_\w+             # <start_of_turn>, <end_of_turn>
-          | seed:\w+
-        ) [>\uff1e\]]
+    <(?=
+      [|\uff5c][^\s<>]{1,64}>       # <|im_start|>, <|turn>; DeepSeek has full-width bars.
+      | [^\s<>]{1,64}[|\uff5c]>     # <turn|>
+      | /?(?:s|bos|eos|pad|unk|mask|sop|eop|think|tool_call|tool_response|extra_id_\d+)>
+      | /?\w{1,32}_of_\w{1,32}>     # <start_of_turn>
+      | /?seed:\w{1,64}>
+      | /?SYS>                      # Of <<SYS>>.
     )
-    | \](?=~)                      # ]~b], ]~!b[
+    | \uff1c(?=[|\uff5c])
+    | \[(?=
+      \|\w{1,64}\|\]                # [|assistant|]
+      | /?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK|gMASK)\]
+    )
+    | \](?=~!?b[\[\]])              # ]~b], ]~!b[
     """,
-    re.VERBOSE | re.IGNORECASE,
+    re.VERBOSE,
 )
 """What tokenizers of chat models turn into special tokens. One space makes it plain text."""
 
@@ -179,6 +181,8 @@ def _is_hidden(char: str) -> bool:
 # Noticing -----------------------------------------------------------------------------------------
 
 _JUDGE = r"(?:judge|grader|evaluator|rater|reviewer|annotator)"
+_ANSWER = r"(?:answer|response|output|assistant|model)"
+_BEST = r"(?:10|100|full|maximum|highest|perfect|best|top)"
 
 SUSPICIONS: Mapping[str, re.Pattern[str]] = {
     name: re.compile(pattern, re.IGNORECASE | re.MULTILINE)
@@ -194,9 +198,11 @@ SUSPICIONS: Mapping[str, re.Pattern[str]] = {
             rf"|\byou are (?:now )?(?:the|an?)(?: \w+)? {_JUDGE}\b"
         ),
         "asks for a grade": (
-            r"\b(?:give|assign|award|rate|grade|score|deserves?|select|choose|prefer)\b[^.\n]{0,40}"
-            r"(?:\b10\b|\b100\b|\bfull (?:marks|score)|\bmaximum\b|\bhighest\b|\bperfect (?:score|"
-            r"grade|10)|\bthis (?:answer|response|output)\b|\banswer [AB]\b)"
+            r"\b(?:give|assign|award|rate|grade|score|select|choose|prefer)\s"
+            rf"(?:me|it|this|that|my|them|{_ANSWER})\b[^.\n]{{0,40}}\b{_BEST}\b"
+            rf"|\b(?:this|my|the first|the second) {_ANSWER}\b[^.\n]{{0,30}}\b"
+            rf"(?:deserves|merits|earns|should (?:get|receive|win))\b"
+            rf"|\b(?:select|choose|prefer|pick) {_ANSWER} [ab]\b"
         ),
         "shows a verdict": (
             r"\[\[\s*(?:\d+|[ABC](?:[<>=]+[ABC])?)\s*\]\]"
@@ -206,9 +212,10 @@ SUSPICIONS: Mapping[str, re.Pattern[str]] = {
         ),
         "imitates a marker": (
             r"[⟦⟧〚〛]"
-            r"|^[^\w\n]{0,8}(?:begin|start|end)\W{1,3}(?:of\W{1,3})?(?:the\W{1,3})?"
+            r"|^[^\w\n]{0,8}(?:the )?(?:begin|start|end)\W{1,3}(?:of\W{1,3})?(?:the\W{1,3})?"
             r"(?:\w+(?:'s)?\W{1,3})?(?:answer|response|output|conversation|reference|material)\b"
-            r"|^[^\w\n]{0,8}##\s{0,3}(?:system|instructions?|user|assistant)\b"
+            r"[^\n]{0,24}$"
+            r"|^[^\w\n]{0,8}##\s{0,3}(?:system|instruction|user|assistant)\s{0,3}:?$"
         ),
     }.items()
 } | {"holds template tokens": _TOKEN}
