@@ -37,6 +37,10 @@ class EndpointError(GrloError):
     """A remote model cannot be asked at all: key, address, model name, credit, or an outage."""
 
 
+class SandboxError(GrloError):
+    """Programs cannot be run in isolation on this machine, or their sandbox cannot be used."""
+
+
 class MissingExtraError(GrloError):
     """An optional dependency is needed but not installed.
 
