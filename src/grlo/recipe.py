@@ -27,8 +27,6 @@ NANO_FILES = {
     "chat_dev_prompts": "chat_dev_prompts.jsonl",
 }
 """What `nano:NAME` stands for among the assets of the embedded miniature."""
-GROUP_BASELINES = ("grpo", "rloo")
-"""Algorithms that compare a sample with the other samples of its prompt."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +113,7 @@ def validate(recipe: Recipe) -> list[str]:
     steps, sampling = recipe.training.steps, recipe.sampling
     needs_critic = getattr(recipe.algorithm, "needs_critic", False)
     name = plugin_name(recipe.algorithm, registry=_registries()["algorithm"])
-    compares_group = name in GROUP_BASELINES or (
-        getattr(recipe.algorithm, "baseline", None) == "group"
-    )
+    compares_group = getattr(recipe.algorithm, "compares_group", False)
     if compares_group and sampling.samples_per_prompt == 1:
         problems.append(
             f"sampling.samples_per_prompt: 1 with algorithm {name!r}, which compares the "

@@ -38,7 +38,7 @@ class ClippedPolicy:
     """How token losses become one number; counted over the whole mini-batch."""
 
     def __post_init__(self) -> None:
-        require(0 < self.clip_low < 1, "clip_low must lie in (0, 1)")
+        require(0 < self.clip_low <= 1, "clip_low must lie in (0, 1]; 1 sets no lower bound")
         require(self.clip_high > 0, "clip_high must be positive")
         require(self.dual_clip == 0 or self.dual_clip > 1, "dual_clip must be 0 (none) or exceed 1")
         require(self.kl_coefficient >= 0, "kl_coefficient must not be negative")
@@ -53,6 +53,11 @@ class ClippedPolicy:
 
     @property
     def needs_critic(self) -> bool:
+        return False
+
+    @property
+    def compares_group(self) -> bool:
+        """Whether a sample is compared with the other samples of its prompt."""
         return False
 
     def token_rewards(self, batch: AnnotatedBatch) -> Tensor:
@@ -76,20 +81,10 @@ class ClippedPolicy:
         return self.token_rewards(batch).sum(1)
 
     def policy_loss(self, logprobs_BT: Tensor, entropy_BT: Tensor, batch: TrainBatch) -> TokenLoss:
-        """Clipped surrogate minus entropy bonus plus KL term, per token."""
+        """Surrogate minus entropy bonus plus KL term, per token."""
         # With one update per step the old policy is the present one, and the ratio is exactly 1.
         old_BT = logprobs_BT.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
-        ratio_BT = importance_ratio(logprobs_BT, old_BT)
-        loss_BT = clipped_policy_loss(
-            ratio_BT,
-            batch.advantages_BT,
-            clip_low=self.clip_low,
-            clip_high=self.clip_high,
-            dual_clip=self.dual_clip,
-        )
-        is_clipped_BT = torch.where(
-            batch.advantages_BT > 0, ratio_BT > 1 + self.clip_high, ratio_BT < 1 - self.clip_low
-        ) & (batch.advantages_BT != 0)
+        loss_BT, is_clipped_BT = self.surrogate(logprobs_BT, old_BT, batch)
         metrics_BT = {
             "policy/loss": loss_BT.detach(),
             "policy/entropy": entropy_BT.detach(),
@@ -106,6 +101,30 @@ class ClippedPolicy:
             if self.kl_in == "loss":
                 loss_BT = loss_BT + self.kl_coefficient * kl_BT
         return TokenLoss(loss_BT=loss_BT, metrics_BT=metrics_BT)
+
+    def surrogate(
+        self, logprobs_BT: Tensor, old_logprobs_BT: Tensor, batch: TrainBatch
+    ) -> tuple[Tensor, Tensor]:
+        """PPO's clipped surrogate of every token.
+
+        Returns:
+            Loss, and where clipping has stopped the gradient (bool), both [B, T].
+        """
+        return self.clip(importance_ratio(logprobs_BT, old_logprobs_BT), batch.advantages_BT)
+
+    def clip(self, ratio_BT: Tensor, advantages_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """The clipped surrogate of ratios, and where it is clipped."""
+        loss_BT = clipped_policy_loss(
+            ratio_BT,
+            advantages_BT,
+            clip_low=self.clip_low,
+            clip_high=self.clip_high,
+            dual_clip=self.dual_clip,
+        )
+        is_clipped_BT = torch.where(
+            advantages_BT > 0, ratio_BT > 1 + self.clip_high, ratio_BT < 1 - self.clip_low
+        )
+        return loss_BT, is_clipped_BT & (advantages_BT != 0)
 
 
 def with_sequence_advantages(batch: AnnotatedBatch, advantages_B: Tensor) -> TrainBatch:

@@ -19,6 +19,10 @@ class GRPO(ClippedPolicy):
     dual_clip: float = 0.0
     reduction: Reduction = "sequence_mean_token_mean"
 
+    @property
+    def compares_group(self) -> bool:
+        return True
+
     def assign_credit(self, batch: AnnotatedBatch) -> TrainBatch:
         """Every token of a row has the row's advantage within its group."""
         return with_sequence_advantages(

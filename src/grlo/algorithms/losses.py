@@ -19,6 +19,41 @@ def importance_ratio(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
     return (logprobs - old_logprobs).clamp(-_LOG_RATIO_LIMIT, _LOG_RATIO_LIMIT).exp()
 
 
+def sequence_ratio(logprobs_BT: Tensor, old_logprobs_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Geometric mean of the token ratios of a response (GSPO, arXiv 2507.18071, eq. 7).
+
+        s_i = exp(1/|y_i| sum_t (log pi(y_t) - log pi_old(y_t)))
+
+    Args:
+        mask_BT: True on response tokens; what lies outside it does not matter.
+
+    Returns:
+        [B, 1]; 1 for a row without response tokens.
+    """
+    log_ratio_BT = torch.where(mask_BT, logprobs_BT - old_logprobs_BT, 0.0)
+    mean_B1 = log_ratio_BT.sum(1, keepdim=True) / mask_BT.sum(1, keepdim=True).clamp(min=1)
+    return mean_B1.clamp(-_LOG_RATIO_LIMIT, _LOG_RATIO_LIMIT).exp()
+
+
+def clipped_weight_loss(
+    logprobs: Tensor, ratio: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float
+) -> Tensor:
+    """REINFORCE with a clipped importance weight (CISPO, arXiv 2506.13585, eqs. 4 and 5), negated.
+
+        L = -sg(clip(rho, 1 - clip_low, 1 + clip_high)) A log pi
+
+    Unlike PPO's clip it never stops the gradient of a token: only the weight is bounded.
+
+    Args:
+        logprobs: log pi, with gradient.
+        ratio: importance ratio rho.
+        advantages: A, without gradient.
+        clip_low: 1 sets no lower bound.
+    """
+    weight = ratio.detach().clamp(1 - clip_low, 1 + clip_high)
+    return -weight * advantages * logprobs
+
+
 def clipped_policy_loss(
     ratio: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float, dual_clip: float
 ) -> Tensor:

@@ -26,6 +26,10 @@ class ReinforcePlusPlus(ClippedPolicy):
         super().__post_init__()
         require(0 <= self.gamma <= 1, "gamma must lie in [0, 1]")
 
+    @property
+    def compares_group(self) -> bool:
+        return self.baseline == "group"
+
     def assign_credit(self, batch: AnnotatedBatch) -> TrainBatch:
         """Returns or group deviations, whitened over all response tokens of the step."""
         if self.baseline == "group":

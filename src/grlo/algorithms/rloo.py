@@ -18,6 +18,10 @@ class RLOO(ClippedPolicy):
     reduction: Reduction = "sequence_mean_token_sum"
     """The paper treats a response as one action: its log-probability is a sum over tokens."""
 
+    @property
+    def compares_group(self) -> bool:
+        return True
+
     def assign_credit(self, batch: AnnotatedBatch) -> TrainBatch:
         """Every token of a row has the row's leave-one-out advantage."""
         return with_sequence_advantages(
