@@ -70,6 +70,8 @@ def test_a_fall_within_the_noise_of_the_evaluation_does_not_count():
 def test_an_evaluation_that_recovers_starts_the_count_again():
     gold = [0.6, 0.5, 0.5, 0.6, 0.5, 0.5, 0.5, 0.6]
     assert stopped_at(gold, RISING, stop_after=3) == 7
+    gold = [0.6, 0.5, 0.5, 0.7, 0.6, 0.6, 0.6, 0.7]  # The fourth is a new best.
+    assert stopped_at(gold, RISING, stop_after=3) == 7
 
 
 def test_a_slow_fall_is_measured_against_the_best_and_not_against_the_evaluation_before():
