@@ -167,9 +167,12 @@ def neutralized(text: str) -> str:
     Characters without a glyph (controls, direction marks, tag characters) are left out, except
     tabs, newlines and the joiners that scripts and emoji need. Nothing else changes.
     """
+    return _TOKEN.sub(r"\g<0> ", _visible(text).translate(_BRACKETS))
+
+
+def _visible(text: str) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = "".join(char for char in text if not _is_hidden(char)).translate(_BRACKETS)
-    return _TOKEN.sub(r"\g<0> ", text)
+    return "".join(char for char in text if not _is_hidden(char))
 
 
 def _is_hidden(char: str) -> bool:
@@ -223,5 +226,9 @@ SUSPICIONS: Mapping[str, re.Pattern[str]] = {
 
 
 def suspicions(text: str) -> tuple[str, ...]:
-    """Names of the signs in an answer."""
-    return tuple(name for name, pattern in SUSPICIONS.items() if pattern.search(text))
+    """Names of the signs in an answer: those of `SUSPICIONS`, and `hides characters`."""
+    visible = _visible(text)
+    found = [name for name, pattern in SUSPICIONS.items() if pattern.search(visible)]
+    if len(visible) < len(text.replace("\r\n", "\n")):
+        found.append("hides characters")
+    return tuple(found)
