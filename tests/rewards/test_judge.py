@@ -7,6 +7,10 @@ import itertools
 import json
 import random
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -729,3 +733,48 @@ def test_a_run_that_the_judge_ends_is_resumed_and_its_ledger_adds_up(
     total = re.split(r"\s{2,}", [line for line in out.splitlines() if "total" in line][-1].strip())
     assert total[1:4] == [str(num_asked), f"{tokens:,}", f"{tokens // 10:,}"]
     assert float(total[4]) == pytest.approx(tokens * 1.2e-3)
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_the_judge_is_asked_resumes_to_the_same_scores(
+    tmp_path: Path, chat_policy_path
+):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"Say {i}."}) + "\n" for i in range(4)))
+
+    def slowly(body: dict[str, Any], _: int) -> Answer:
+        nonce, blocks, _ = blocks_of(body["messages"][1]["content"])
+        grade = 1 + sum(map(ord, blocks["ANSWER"])) % 10
+        return replace(completion(graded(nonce, grade)), delay_seconds=0.05)
+
+    def scores(run: Path) -> list[tuple[Any, Any, Any]]:
+        steps = RunDir(run).rollout_steps()
+        rows = [row for step in steps for row in RunDir(run).rollouts(step)]
+        return [(row["step"], row["output"], row["score"]) for row in rows]
+
+    with serve(slowly) as server:
+        path = tmp_path / "recipe.toml"
+        text = RECIPE.format(policy=chat_policy_path, prompts=prompts, url=server.url)
+        cached = f'concurrency = 1\ncache = "{tmp_path / "cache"}"\nretries = 0'
+        path.write_text(text.replace("retries = 0", cached))
+        code = (
+            "import sys; from pathlib import Path; from grlo.recipe import load_recipe; "
+            "from grlo.stages.train import train; "
+            "train(load_recipe([Path(sys.argv[1])]), run_dir=Path(sys.argv[2]))"
+        )
+        run = tmp_path / "run"
+        process = subprocess.Popen([sys.executable, "-c", code, str(path), str(run)])
+        while len(server.bodies) < 7 and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        kept = len(list((tmp_path / "cache").rglob("*.json")))
+        asked_before = len(server.bodies)
+        assert 4 < kept < 12, "killed in the second step"
+        train(load_recipe([path]), run_dir=run)
+        asked_after = len(server.bodies) - asked_before
+        path.write_text(text)
+        train(load_recipe([path]), run_dir=tmp_path / "whole")
+    assert scores(run) == scores(tmp_path / "whole")
+    assert len(scores(run)) == 12
+    assert asked_after == 12 - kept, "only what the cache did not hold"
