@@ -93,8 +93,19 @@ class SamplingSettings:
     samples_per_prompt: int = 1
     max_tokens: int = 3072
     temperature: float = 1.0
+    max_draws: int = 1
+    """1 trains on every group. More is DAPO's dynamic sampling (arXiv 2503.14476, section 3.2):
+    groups whose samples all score the same are left out and `prompts_per_step` further prompts
+    are drawn, at most so many times a step, until as many groups remain. What was drawn and left
+    out stands in rollouts, metrics and ledger all the same."""
 
     def __post_init__(self) -> None:
+        require(self.max_draws > 0, "max_draws must be positive")
+        require(
+            self.max_draws == 1 or self.samples_per_prompt > 1,
+            "max_draws leaves out groups without spread, and a single sample has none; "
+            "samples_per_prompt must be at least 2",
+        )
         require(self.prompts_per_step > 0, "prompts_per_step must be positive")
         require(self.samples_per_prompt > 0, "samples_per_prompt must be positive")
         require(self.max_tokens > 0, "max_tokens must be positive")

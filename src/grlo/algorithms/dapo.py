@@ -13,7 +13,7 @@ class DAPO(GRPO):
     """GRPO with clip-higher and a loss that is a mean over tokens (sections 3.1 and 3.3).
 
     The paper's other two parts are settings of their own: dynamic sampling (3.2) is
-    `sampling.dynamic`, the overlong penalty (3.4) is `shaping.overlong_buffer`.
+    `sampling.max_draws`, the overlong penalty (3.4) is `shaping.overlong_buffer`.
     """
 
     name: str = "dapo"

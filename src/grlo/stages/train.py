@@ -234,6 +234,7 @@ def build_trainer(
             temperature=recipe.sampling.temperature,
             num_samples=recipe.sampling.samples_per_prompt,
         ),
+        max_draws=recipe.sampling.max_draws,
         ledger=ledger,
         count_flops=_flop_counter(recipe, learner, reward=recipe.reward),
         seed=recipe.seed,
@@ -307,7 +308,7 @@ def _run_steps(trainer: Trainer, recipe: Recipe, run: RunDir, saver: _Saver, *, 
         try:
             for result in trainer.steps(start=start + 1, stop=stop):
                 if gold is not None:
-                    result = _with_gold(result, gold, trainer, is_last=result.step == stop)
+                    result = _with_gold(result, gold, trainer, run, is_last=result.step == stop)
                 run.write_rollouts(result.step, result.rollouts, result.scores)
                 run.append_metrics(result.step, result.metrics)
                 run.append_ledger(result.costs)
@@ -342,10 +343,12 @@ def _run_steps(trainer: Trainer, recipe: Recipe, run: RunDir, saver: _Saver, *, 
 
 
 def _with_gold(
-    result: StepResult, gold: GoldSignal, trainer: Trainer, *, is_last: bool
+    result: StepResult, gold: GoldSignal, trainer: Trainer, run: RunDir, *, is_last: bool
 ) -> StepResult:
-    """The step with what the gold signal found, and what that cost."""
+    """The step with what the gold signal found, and what that cost; its answers are recorded."""
     found = gold.after_step(result, is_last=is_last, progress=trainer.progress_of("evaluate"))
+    if found:
+        run.write_rollouts(result.step, *zip(*gold.answers, strict=True), kind="gold")
     costs = trainer.ledger.drain()
     if costs:
         found["time/evaluate"] = sum(cost.seconds for cost in costs)

@@ -55,16 +55,30 @@ def step_metrics(
     return metrics
 
 
+def informative_groups(rollouts: Sequence[Rollout], scores: Sequence[Score]) -> list[int]:
+    """Groups whose scored samples do not all score the same, in order."""
+    groups = _scores_by_group(rollouts, scores)
+    return [group for group, values in groups.items() if min(values) != max(values)]
+
+
 def _zero_spread_share(rollouts: Sequence[Rollout], scores: Sequence[Score]) -> float:
     """Share of the groups with two or more scored samples in which all scores are equal."""
-    groups: dict[int, list[float]] = defaultdict(list)
-    for rollout, score in zip(rollouts, scores, strict=True):
-        if score.value is not None:
-            groups[rollout.group].append(score.value)
+    groups = _scores_by_group(rollouts, scores)
     several = [values for values in groups.values() if len(values) > 1]
     if not several:
         return 0.0
     return sum(min(values) == max(values) for values in several) / len(several)
+
+
+def _scores_by_group(
+    rollouts: Sequence[Rollout], scores: Sequence[Score]
+) -> dict[int, list[float]]:
+    """Values of the scored samples of every group that has any."""
+    groups: dict[int, list[float]] = defaultdict(list)
+    for rollout, score in zip(rollouts, scores, strict=True):
+        if score.value is not None:
+            groups[rollout.group].append(score.value)
+    return groups
 
 
 def _part_means(scores: Sequence[Score]) -> dict[str, float]:
