@@ -10,6 +10,7 @@ The launcher ends, and with it the program, when its parent does or closes the p
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -20,6 +21,7 @@ import select
 import signal
 import socket
 import stat
+import struct
 import sys
 import time
 from pathlib import Path
@@ -83,9 +85,10 @@ def mount(source: str, target: str, *, kind: str = "", flags: int, data: str = "
         raise OSError(ctypes.get_errno(), "mount", target)
 
 
-def free_user_ids(uid_map: str) -> range:
-    """Ids that belong to nobody, of those that /proc/self/uid_map lists; may be empty."""
-    extents = [tuple(map(int, line.split())) for line in uid_map.splitlines()]
+def free_user_ids() -> range:
+    """User ids that belong to nobody, of those that our user namespace has; may be empty."""
+    with open("/proc/self/uid_map") as file:
+        extents = [tuple(map(int, line.split())) for line in file]
     for first, _, count in extents:
         if first <= _FIRST_USER_ID and first + count >= _FIRST_USER_ID + _NUM_USER_IDS:
             return range(_FIRST_USER_ID, _FIRST_USER_ID + _NUM_USER_IDS)
@@ -95,16 +98,14 @@ def free_user_ids(uid_map: str) -> range:
     return range(first + count - 2000, first + count - 1000)
 
 
-def become_nobody_else() -> tuple[int, socket.socket | None]:
-    """As root takes a user id that no other launcher has; returns it and what reserves it.
+def become_nobody_else() -> socket.socket | None:
+    """As root takes a user id that no other launcher has; returns what reserves it.
 
-    The reservation is an abstract socket: the kernel drops it with the process that holds it.
+    The reservation is an abstract socket: the kernel drops it with the process that holds it. None
+    is returned, and nothing changed, where we are not root, or root of a user namespace with few
+    ids: that is the ordinary user who made the namespace.
     """
-    if os.geteuid() != 0:
-        return os.getuid(), None
-    with open("/proc/self/uid_map") as file:
-        candidates = free_user_ids(file.read())
-    for user_id in candidates:
+    for user_id in free_user_ids() if os.geteuid() == 0 else ():
         reservation = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             reservation.bind(f"\0grlo-sandbox-user-{user_id}")
@@ -114,9 +115,8 @@ def become_nobody_else() -> tuple[int, socket.socket | None]:
         os.setgroups([])
         os.setresgid(user_id, user_id, user_id)
         os.setresuid(user_id, user_id, user_id)
-        return user_id, reservation
-    # In a user namespace with few ids, root is the ordinary user who made the namespace.
-    return os.getuid(), None
+        return reservation
+    return None
 
 
 # Processes.
@@ -182,10 +182,13 @@ def children() -> list[int]:
     return found
 
 
-def end_children() -> None:
+def end_children(*, own_user: bool) -> None:
     """Kills and waits for every process that is left of a program.
 
     The launcher is the subreaper of its descendants: orphans become its children.
+
+    Args:
+        own_user: Nobody but the launcher and its program runs as our user.
     """
     deadline = time.monotonic() + _GRACE_SECONDS
     while time.monotonic() < deadline:
@@ -193,11 +196,18 @@ def end_children() -> None:
             pid, _ = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
-        if pid == 0:
+        if pid == 0 and own_user:
+            kill_user()
+        elif pid == 0:
             for child in children():
                 os.kill(child, signal.SIGKILL)
-            time.sleep(0.001)
     raise LauncherError("processes of a program could not be killed")
+
+
+def kill_user() -> None:
+    """Kills all other processes of our user at once, however fast they fork."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
 
 
 def num_tasks_of_user() -> int:
@@ -250,6 +260,7 @@ class Bubblewrap:
     def __init__(self, config) -> None:
         self.filter = sealed(bytes.fromhex(config["filter"]))
         self.python = config["python"]
+        self.own_user = config["own_user"]
         self.arguments = [config["bwrap"], "--unshare-all", "--die-with-parent", "--new-session"]
         self.arguments += ["--as-pid-1", "--cap-drop", "ALL", "--clearenv"]
         self.arguments += ["--uid", "65534", "--gid", "65534", "--hostname", "sandbox"]
@@ -318,8 +329,161 @@ class Bubblewrap:
                 raise LauncherError(f"bwrap failed with exit code {code}")
         return 128 - code if code > 128 else code
 
+    def close(self) -> None:
+        """Nothing is left: namespaces end with their processes."""
 
-BACKENDS = {"bubblewrap": Bubblewrap}
+
+class Landlock:
+    """Landlock for files and signals, the filter of system calls, resource limits."""
+
+    def __init__(self, config) -> None:
+        self.config = config
+        self.folder = scratch_folder(config["scratch"])
+        self.filter = bytes.fromhex(config["filter"])
+        self.own_user = config["own_user"]
+
+    def start(self, source: bytes, limits, streams) -> int:
+        scratch = self.folder / "scratch"
+        scratch.mkdir()
+        program = self.folder / "program.py"
+        program.write_bytes(source)
+        num_others = 1 if self.own_user else num_tasks_of_user()
+        pairs = resource_limits(limits, source_bytes=0)
+        pairs.append((resource.RLIMIT_NPROC, num_others + limits["num_processes"]))
+
+        def prepare() -> None:
+            os.chdir(scratch)
+            for kind, limit in pairs:
+                resource.setrlimit(kind, (limit, limit))
+            self.restrict(program, scratch)
+
+        arguments = [*self.config["python"], str(program)]
+        environment = self.config["environment"] | {"HOME": str(scratch), "TMPDIR": str(scratch)}
+        self.program = start(arguments, environment, streams, prepare=prepare)
+        return self.program
+
+    def restrict(self, program: Path, scratch: Path) -> None:
+        restrict_files([*self.config["folders"], str(program)], str(scratch))
+        load_filter(self.filter)
+
+    def kill(self) -> None:
+        os.kill(self.program, signal.SIGKILL)
+
+    def finish(self, code: int) -> int:
+        empty(self.folder)
+        return code
+
+    def close(self) -> None:
+        empty(self.folder)
+        self.folder.rmdir()
+
+
+class Unsandboxed(Landlock):
+    """Resource limits only."""
+
+    def restrict(self, program: Path, scratch: Path) -> None:
+        pass
+
+
+BACKENDS = {"bubblewrap": Bubblewrap, "landlock": Landlock, "none": Unsandboxed}
+
+_SCRATCH_PREFIX = "grlo-sandbox-"
+
+
+def scratch_folder(parent: str) -> Path:
+    """A folder of our own in `parent`; it is locked as long as we live."""
+    folder = Path(parent, f"{_SCRATCH_PREFIX}{os.getpid()}-{time.monotonic_ns()}")
+    folder.mkdir(mode=0o700)
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
+    return folder
+
+
+def remove_stale_folders(parent: str) -> None:
+    """Removes the folders of launchers that were killed: those that nobody locks."""
+    ours = {os.geteuid(), *(free_user_ids() if os.geteuid() == 0 else ())}
+    for folder in Path(parent).glob(f"{_SCRATCH_PREFIX}*"):
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            if os.fstat(descriptor).st_uid in ours:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                empty(folder)
+                folder.rmdir()
+        except OSError:
+            pass  # in use
+        finally:
+            os.close(descriptor)
+
+
+def empty(folder: Path) -> None:
+    """Removes everything in a folder of ours, however deep and whatever its permissions."""
+    num_moved = 0
+    while entries := list(os.scandir(folder)):
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+                continue
+            os.chmod(entry.path, 0o700)
+            for inner in os.scandir(entry.path):
+                if inner.is_dir(follow_symlinks=False):
+                    # Trees can be deeper than a path is long: bring them up instead.
+                    os.chmod(inner.path, 0o700)
+                    os.rename(inner.path, folder / f"moved-{num_moved}")
+                    num_moved += 1
+                else:
+                    os.unlink(inner.path)
+            os.rmdir(entry.path)
+
+
+# Landlock (linux/landlock.h). Access rights to files are bits; each version added some.
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_NUM_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1, 2, 4, 8, 1 << 14
+_MAKE_DEVICES_AND_SOCKETS = 1 << 6 | 1 << 9 | 1 << 11
+
+
+def restrict_files(read_only, scratch: str) -> None:
+    """Leaves this process and its children the files `read_only` and the folder `scratch`."""
+    version = call(_CREATE_RULESET, None, 0, 1)
+    rights = (1 << _NUM_RIGHTS.get(version, 16)) - 1
+    network = 0b11 if version >= 4 else 0
+    scopes = 0b11 if version >= 6 else 0  # abstract sockets and signals
+    attributes = struct.pack("=QQQ", rights, network, scopes)
+    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    ruleset = call(_CREATE_RULESET, attributes, size, 0)
+    allow(ruleset, scratch, rights & ~_MAKE_DEVICES_AND_SOCKETS)
+    for path in ("/dev/null", "/dev/zero", "/dev/urandom"):
+        allow(ruleset, path, rights & (_READ_FILE | _WRITE_FILE | _TRUNCATE))
+    for path in read_only:
+        folder_rights = _READ_DIR if os.path.isdir(path) else 0
+        allow(ruleset, path, _EXECUTE | _READ_FILE | folder_rights)
+    if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_NO_NEW_PRIVS")
+    call(_RESTRICT_SELF, ruleset, 0)
+
+
+def allow(ruleset: int, path: str, rights: int) -> None:
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    call(_ADD_RULE, ruleset, 1, struct.pack("=Qi", rights, descriptor), 0)
+    os.close(descriptor)
+
+
+def load_filter(program: bytes) -> None:
+    buffer = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog
+    header = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
+    if _libc.prctl(_PR_SET_SECCOMP, 2, header, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "PR_SET_SECCOMP")
+
+
+def call(number: int, *arguments) -> int:
+    """A system call that libc has no function for."""
+    result = _libc.syscall(number, *arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), f"system call {number}")
+    return result
 
 
 # One program.
@@ -340,7 +504,7 @@ def run(backend, limits, source: bytes, stdin: bytes, *, parent: int) -> tuple[d
     deadline = begin + limits["wall_seconds"]
     verdict = watch(process, outputs, limits, parent=parent, deadline=deadline, kill=backend.kill)
     _, wait_status, usage = os.wait4(pid, 0)
-    end_children()
+    end_children(own_user=backend.own_user)
     for descriptor, output in outputs.items():
         # Everything that could write is gone: what is in the pipe is the rest.
         while verdict != "output_limit" and (chunk := os.read(descriptor, _CHUNK)):
@@ -426,7 +590,12 @@ def write_message(header: dict, *parts: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
+def on_terminate(*_) -> None:
+    raise ParentGoneError
+
+
 def main() -> None:
+    signal.signal(signal.SIGTERM, on_terminate)
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     config, _ = read_message()
     parent = os.pidfd_open(config["parent"])
@@ -436,18 +605,31 @@ def main() -> None:
     try:
         if config["hidden"]:
             reveal(config["hidden"])
-        user_id, _reservation = become_nobody_else()
+        if "scratch" in config:
+            remove_stale_folders(config["scratch"])
+        reservation = become_nobody_else()
+        config["own_user"] = reservation is not None
+        if reservation:
+            # What a launcher left that was killed: its user id was free again.
+            kill_user()
         backend = BACKENDS[config["backend"]](config)
     except OSError as error:
         write_message({"error": f"the launcher cannot isolate itself: {error}"})
         return
-    write_message({"user_id": user_id})
-    while True:
-        idle = select.poll()
-        for descriptor in (0, parent):
-            idle.register(descriptor, select.POLLIN)
-        if parent in dict(idle.poll()):
-            return
+    try:
+        write_message({"user_id": os.getuid(), "own_user": config["own_user"]})
+        serve(backend, parent)
+    finally:
+        end_children(own_user=backend.own_user)
+        backend.close()
+
+
+def serve(backend, parent: int) -> None:
+    """Runs program after program, until one shows that the sandbox is broken."""
+    idle = select.poll()
+    for descriptor in (0, parent):
+        idle.register(descriptor, select.POLLIN)
+    while parent not in dict(idle.poll()):
         limits, (source, stdin) = read_message("source", "stdin")
         try:
             answer, outputs = run(backend, limits, source, stdin, parent=parent)
@@ -459,9 +641,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with contextlib.suppress(ParentGoneError, BrokenPipeError):
         main()
-    except (ParentGoneError, BrokenPipeError):
-        pass
-    finally:
-        end_children()

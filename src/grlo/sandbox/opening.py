@@ -6,48 +6,79 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 import time
 
 from grlo.errors import SandboxError
 from grlo.sandbox.interpreter import choose_interpreter
 from grlo.sandbox.pool import Sandbox
 from grlo.sandbox.seccomp import architectures, build_filter
-from grlo.sandbox.selftest import self_test
-from grlo.sandbox.types import Backend, SandboxSettings
+from grlo.sandbox.selftest import ATTACKS, self_test
+from grlo.sandbox.types import ACCEPT_UNSANDBOXED, Backend, SandboxSettings
 
-_STRONGEST_FIRST: tuple[Backend, ...] = ("bubblewrap",)
+_STRONGEST_FIRST: tuple[Backend, ...] = ("bubblewrap", "landlock")
 
 # No `site`, no files written beside modules, nothing imported from the program's own folder. Fixed
 # hashes: a program whose result hangs on the order of a set gives the same result every time.
 _PYTHON_OPTIONS = ("-s", "-S", "-B", "-P")
 _ENVIRONMENT = {"HOME": "/tmp", "PYTHONHASHSEED": "0"}
 
-_ENFORCED = {
+_SYSTEM_CALLS = "seccomp: no sockets, namespaces, mounts, tracing, keys, BPF, io_uring and such"
+_LIMITS = "limits on wall clock, output, processor time, memory, processes, file size, open files"
+_ENFORCED: dict[Backend, tuple[str, ...]] = {
     "bubblewrap": (
-        "no network: own network namespace, and seccomp denies sockets",
-        "files: the interpreter and shared libraries read-only, one scratch folder of limited size",
-        "own process tree: programs neither see nor signal others and end as a whole",
-        "empty environment",
-        "seccomp: system calls for namespaces, mounts, tracing, keys, BPF, io_uring and such",
-        "wall clock, output, processor time, memory, processes, file size, open files",
-    )
+        "network: an empty network namespace",
+        "files: interpreter and shared libraries, read-only, and a scratch folder of limited size",
+        "processes: programs neither see nor signal others and end as a whole",
+        "an empty environment",
+        _SYSTEM_CALLS,
+        _LIMITS,
+    ),
+    "landlock": (
+        "files: interpreter and shared libraries, read-only, and a scratch folder",
+        "signals to other processes",
+        "an empty environment",
+        _SYSTEM_CALLS,
+        _LIMITS,
+    ),
+    "none": (_LIMITS,),
 }
-_NOT_ENFORCED = {
-    "bubblewrap": (
-        "the kernel is shared: this is no virtual machine",
-        "memory_bytes and cpu_seconds hold for each process: together num_processes times as much",
-        "the number of files in the scratch folder: kernel memory, given back at the end",
-    )
+_SUMS = "sums: memory_bytes and cpu_seconds hold for each process, of which there may be several"
+_KERNEL = "the kernel is shared: this is no virtual machine"
+_SEEN = "that other processes and files exist, their sizes and times can be seen"
+_SCRATCH = "the size of the scratch folder"
+_NOT_ENFORCED: dict[Backend, tuple[str, ...]] = {
+    "bubblewrap": (_KERNEL, _SUMS, "the number of files in the scratch folder"),
+    "landlock": (_KERNEL, _SUMS, _SEEN, _SCRATCH),
+    "none": (_KERNEL, _SUMS, "network, files, other processes, system calls", _SCRATCH),
 }
-_SAME_USER = "all programs run as the user who started this process, in a user namespace each"
+_SAME_USER = "no user ids of their own: programs run as the user who started this process"
+_SAME_USER_COUNT = (
+    "num_processes: counted together with the user's other processes at the program's start",
+    "orphans: a program's children outlive a launcher that is killed",
+)
+
+_DEFAULT = SandboxSettings()
+
+# What a self-test may find open.
+_OPEN_DOORS: dict[Backend, frozenset[str]] = {
+    "bubblewrap": frozenset(),
+    "landlock": frozenset({"scratch size"}),
+    "none": frozenset(ATTACKS) - {"environment", "number of processes", "memory"},
+}
 
 
-def open_sandbox(settings: SandboxSettings = SandboxSettings()) -> Sandbox:  # noqa: B008
+def open_sandbox(settings: SandboxSettings = _DEFAULT) -> Sandbox:
     """The strongest sandbox that the settings allow and that passes its self-test.
 
     Raises:
         SandboxError: There is none; the message says why and what to do.
     """
+    if settings.backend == "none" and settings.accept_unsandboxed != ACCEPT_UNSANDBOXED:
+        raise SandboxError(
+            "the backend none isolates nothing: a program can read, write and send whatever you "
+            f"can. If you accept that, set accept_unsandboxed to {ACCEPT_UNSANDBOXED!r}"
+        )
     backends = _STRONGEST_FIRST if settings.backend == "auto" else (settings.backend,)
     reasons: list[str] = []
     for backend in backends:
@@ -56,72 +87,74 @@ def open_sandbox(settings: SandboxSettings = SandboxSettings()) -> Sandbox:  # n
         except SandboxError as error:
             reasons.append(f"{backend}: {error}")
     raise SandboxError(
-        "no sandbox for programs written by a model. "
-        + " ".join(reasons)
-        + " Install bubblewrap (apt-get install bubblewrap) and allow user namespaces."
+        f"programs written by a model cannot be run in isolation. {' '.join(reasons)} To mend it, "
+        "install bubblewrap (apt-get install bubblewrap) and allow user namespaces. To do without "
+        f"isolation, set backend to 'none' and accept_unsandboxed to {ACCEPT_UNSANDBOXED!r}"
     )
 
 
 def _open(backend: Backend, settings: SandboxSettings) -> Sandbox:
-    config, description = _bubblewrap(settings)
-    num_workers = settings.num_workers or len(os.sched_getaffinity(0))
-    sandbox = Sandbox(backend, config, num_workers=num_workers)
-    begin = time.monotonic()
-    try:
-        blocked = self_test(sandbox, environment=_ENVIRONMENT)
-        if open_doors := [attack for attack, failed in blocked.items() if not failed]:
-            raise SandboxError(f"the self-test was not stopped at: {', '.join(open_doors)}.")
-    except BaseException:
-        sandbox.close()
-        raise
-    (user_id,) = sandbox.user_ids()
-    same_user = user_id == os.getuid()
-    sandbox.description = description | {
-        "backend": backend,
-        "num_workers": num_workers,
-        "kernel": platform.release(),
-        "users": "one unused user id per worker" if not same_user else _SAME_USER,
-        "enforced": _ENFORCED[backend],
-        "not_enforced": _NOT_ENFORCED[backend] + ((_SAME_USER,) if same_user else ()),
-        "self_test": blocked,
-        "self_test_seconds": time.monotonic() - begin,
-    }
-    return sandbox
-
-
-def _bubblewrap(settings: SandboxSettings) -> tuple[dict[str, object], dict[str, object]]:
-    """Configuration of the launchers and the part of the description that is known before."""
-    bwrap = shutil.which("bwrap")
-    if bwrap is None:
-        raise SandboxError("the program bwrap is not installed.")
-    version = _output(bwrap, "--version").strip()
     interpreter = choose_interpreter(settings.python, privileged=os.geteuid() == 0)
-    config: dict[str, object] = {
-        "backend": "bubblewrap",
+    num_workers = settings.num_workers or len(os.sched_getaffinity(0))
+    version, config = _bubblewrap() if backend == "bubblewrap" else _without_namespaces(backend)
+    config |= {
+        "backend": backend,
         "parent": os.getpid(),
-        "bwrap": bwrap,
-        "filter": _filter().hex(),
         "python": [interpreter.path, *_PYTHON_OPTIONS],
         "environment": _ENVIRONMENT,
         "folders": interpreter.folders,
         "hidden": interpreter.hidden,
         "links": interpreter.links,
     }
-    return config, {
+    sandbox = Sandbox(backend, config, num_workers=num_workers)
+    begin = time.monotonic()
+    try:
+        blocked = self_test(sandbox, environment=_ENVIRONMENT)
+        doors = [attack for attack, failed in blocked.items() if not failed]
+        if not _OPEN_DOORS[backend].issuperset(doors):
+            raise SandboxError(f"the self-test was not stopped at: {', '.join(doors)}.")
+    except BaseException:
+        sandbox.close()
+        raise
+    not_enforced = _NOT_ENFORCED[backend]
+    if not sandbox.own_users():
+        not_enforced += (_SAME_USER,) + (() if backend == "bubblewrap" else _SAME_USER_COUNT)
+    sandbox.description = {
+        "backend": backend,
         "version": version,
+        "kernel": platform.release(),
+        "num_workers": num_workers,
         "interpreter": interpreter.path,
         "python_version": interpreter.version,
+        "own_users": sandbox.own_users(),
+        "enforced": _ENFORCED[backend],
+        "not_enforced": not_enforced,
+        "self_test": blocked,
+        "self_test_seconds": round(time.monotonic() - begin, 3),
     }
+    return sandbox
 
 
-def _filter() -> bytes:
+def _bubblewrap() -> tuple[str, dict[str, object]]:
+    bwrap = shutil.which("bwrap")
+    if bwrap is None:
+        raise SandboxError("the program bwrap is not installed.")
+    answer = subprocess.run(
+        [bwrap, "--version"], capture_output=True, text=True, check=False, timeout=30
+    )
+    return answer.stdout.strip(), {"bwrap": bwrap, "filter": _filter(namespaces=True)}
+
+
+def _without_namespaces(backend: Backend) -> tuple[str, dict[str, object]]:
+    config: dict[str, object] = {"scratch": tempfile.gettempdir(), "filter": ""}
+    if backend == "none":
+        return "", config
+    return "", config | {"filter": _filter(namespaces=False)}
+
+
+def _filter(*, namespaces: bool) -> str:
     machine = platform.machine()
     if machine not in architectures():
         known = ", ".join(architectures())
         raise SandboxError(f"no list of system calls for {machine}; there is one for {known}.")
-    return build_filter(machine)
-
-
-def _output(*command: str) -> str:
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    return result.stdout + result.stderr
+    return build_filter(machine, namespaces=namespaces).hex()

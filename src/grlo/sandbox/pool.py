@@ -23,6 +23,7 @@ _LAUNCHER = Path(__file__).with_name("launcher.py")
 _START_SECONDS = 30.0
 # Beyond the program's wall-clock limit: making the sandbox and taking it apart on a busy machine.
 _ANSWER_SECONDS = 30.0
+_END_SECONDS = 3.0
 _NUM_ATTEMPTS = 3
 _CHUNK = 1 << 16
 
@@ -38,6 +39,7 @@ class _Worker:
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
         self.user_id: int | None = None
+        self.own_user = False
 
     def run(self, source: bytes, stdin: bytes, limits: Limits) -> Execution:
         """Runs one program.
@@ -70,10 +72,10 @@ class _Worker:
         if process is not None:
             end_launcher(process)
 
-    def kill(self) -> None:
-        """Kills the launcher, from any thread; a running call finds out."""
+    def terminate(self) -> None:
+        """Tells the launcher to end, from any thread; a running call finds out."""
         if (process := self._process) is not None:
-            process.kill()
+            process.terminate()
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._process = process = subprocess.Popen(
@@ -90,7 +92,7 @@ class _Worker:
         hello, _, _ = self._ask(process, self._config, seconds=_START_SECONDS)
         if "error" in hello:
             raise _LauncherLostError(hello["error"])
-        self.user_id = hello["user_id"]
+        self.user_id, self.own_user = hello["user_id"], hello["own_user"]
         return process
 
     def _ask(
@@ -124,7 +126,7 @@ def end_launcher(process: subprocess.Popen[bytes]) -> None:
         if pipe is not None:
             pipe.close()
     try:
-        process.wait(timeout=1.0)
+        process.wait(timeout=_END_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -227,11 +229,15 @@ class Sandbox:
         """Users that programs were run as so far."""
         return [worker.user_id for worker in self._workers if worker.user_id is not None]
 
+    def own_users(self) -> bool:
+        """Whether each worker has a user id that nobody else has; known after the first program."""
+        return any(worker.own_user for worker in self._workers)
+
     def close(self) -> None:
         """Ends all programs and launchers; calls of `run` that wait for one raise."""
         self._closed.set()
         for worker in self._workers:
-            worker.kill()
+            worker.terminate()
         # Pipes are closed by whoever holds the worker: not under the hands of a running call.
         held = [self._idle.get() for _ in self._workers]
         for worker in held:

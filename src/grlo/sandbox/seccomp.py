@@ -107,6 +107,33 @@ DENIED: dict[str, _Numbers] = {
     "mq_open": (240, 180),
     "mq_unlink": (241, 181),
 }
+# What landlock and user ids leave open to programs that run as their owner's user: changing other
+# files' attributes and other processes' priorities.
+DENIED_WITHOUT_NAMESPACES: dict[str, _Numbers] = {
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "utimensat": (280, 88),
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
+    "sched_setaffinity": (203, 122),
+    "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
+}
 INSPECTED: dict[str, _Numbers] = {
     "clone": (56, 220),
     "clone3": (435, 435),
@@ -157,13 +184,18 @@ def architectures() -> tuple[str, ...]:
     return tuple(_ARCHITECTURES)
 
 
-def build_filter(machine: str) -> bytes:
+def build_filter(machine: str, *, namespaces: bool) -> bytes:
     """The filter as an array of `struct sock_filter`.
+
+    Args:
+        machine: As `platform.machine()` has it.
+        namespaces: Whether the program has processes and files of its own; if not, more is denied.
 
     Raises:
         KeyError: No list of system calls for this machine.
     """
     column, audit_architecture = _ARCHITECTURES[machine]
+    denied = DENIED if namespaces else DENIED | DENIED_WITHOUT_NAMESPACES
     program: list[_Instruction | str] = [
         _Instruction(_LOAD, _ARCHITECTURE),
         _Instruction(_JUMP_EQUAL, audit_architecture, if_false="kill"),
@@ -177,7 +209,7 @@ def build_filter(machine: str) -> bytes:
         program.append(_Instruction(_JUMP_EQUAL, number, if_true=name))
     program += [
         _Instruction(_JUMP_EQUAL, number, if_true="deny")
-        for numbers in DENIED.values()
+        for numbers in denied.values()
         if (number := numbers[column]) is not None
     ]
     domain, kind = _ARGUMENTS[0], _ARGUMENTS[1]
