@@ -137,3 +137,23 @@ def test_a_ledger_from_before_requests_were_counted_is_read(tmp_path, capsys):
     assert RunDir(run).ledger() == [entry("generate", step=1, hours=1)]
     cost(run)
     assert rows_of(capsys.readouterr().out)["total"][1] == "8.0000"
+
+
+def test_runs_that_led_to_the_start_are_added(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    first = write_run(
+        tmp_path / "first",
+        [
+            entry("generate", step=1, hours=2),
+            entry("update", step=2, hours=1),
+            entry("update", step=3, hours=7),
+        ],
+    )
+    (first / "checkpoints" / "step_000002").mkdir(parents=True)
+    with RunDir.create_or_open(tmp_path / "second", recipe={}, prompt_hash="") as run:
+        run.record_origin(str(first / "checkpoints" / "step_000002"))
+        run.append_ledger([entry("generate", step=1, hours=0.5)])
+    cost(tmp_path / "second")
+    lines = [re.split(r"\s{2,}", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    hours = {cells[0]: float(cells[2]) for cells in lines if len(cells) == 5 and cells[0] != "run"}
+    assert hours == {"first": 8 * 3, "second": 8 * 0.5, "total": 8 * 3.5}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 from grlo import registry
 from grlo.interfaces import BuildContext, Progress, Reward, silent
+from grlo.ledger import total_usage
 from grlo.settings import Plugin, require
 from grlo.types import Rollout, Score, Usage
 
@@ -134,8 +135,7 @@ class MixtureReward:
 
     def usage(self) -> Usage:
         """Sum over the parts that scored."""
-        usages = [self._parts[name].usage() for name in self._used]
-        return Usage(**{f.name: sum(getattr(u, f.name) for u in usages) for f in fields(Usage)})
+        return total_usage(self._parts[name].usage() for name in self._used)
 
     def describe(self) -> dict[str, object]:
         """What the parts say of themselves, by part."""

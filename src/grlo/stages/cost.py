@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -18,27 +20,20 @@ _FRUITLESS = ("failed", "repeated")
 def cost(run_dir: Path) -> None:
     """Prints device-hours, tokens, FLOPs and memory by phase; rows add up to the total.
 
-    Where remote models were asked, a second table has requests, tokens and dollars.
+    Where remote models were asked, a second table has requests, tokens and dollars. Where the run
+    started from a checkpoint of another run, a third one adds the runs that led to it.
 
     Raises:
         CheckpointError: The folder holds no run, or one that has cost nothing yet.
     """
-    entries = RunDir.existing(run_dir).ledger()
+    run = RunDir.existing(run_dir)
+    entries = run.ledger()
     if not entries:
         raise CheckpointError(f"{run_dir} has no ledger entries yet: no phase has ended.")
     totals = sorted(summarize(entries), key=lambda t: (t.phase in _FRUITLESS, -t.device_hours))
     devices = ", ".join(sorted({f"{e.num_devices} x {e.device}" for e in entries}))
     attempts = len({entry.attempt for entry in entries})
-    everything = PhaseTotal(
-        phase="total",
-        seconds=sum(total.seconds for total in totals),
-        device_hours=sum(total.device_hours for total in totals),
-        share=sum(total.share for total in totals),
-        tokens=sum(total.tokens for total in totals),
-        flops=sum(total.flops for total in totals),
-        peak_memory_bytes=max(total.peak_memory_bytes for total in totals),
-        usage=total_usage(total.usage for total in totals),
-    )
+    everything = _sum("total", totals)
     console = Console()
     console.print(
         make_table(
@@ -63,6 +58,41 @@ def cost(run_dir: Path) -> None:
             "requests: failed and repeated ones included; replies from a cache cost nothing. "
             "dollars: at the prices of the recipe; - without prices."
         )
+    stages = [_sum(name, summarize(stage)) for name, stage in run.earlier_ledger().items()]
+    if stages:
+        stages.append(replace(everything, phase=str(run_dir)))
+        console.print(
+            make_table(
+                ["run", "time", "device-h", "FLOPs", "dollars"],
+                [_stage_row(stage) for stage in [*stages, _sum("total", stages)]],
+                title="all runs that led here",
+            )
+        )
+        console.print("Of earlier runs, what they did up to the checkpoint that was gone on from.")
+
+
+def _sum(name: str, totals: Sequence[PhaseTotal]) -> PhaseTotal:
+    """All of them as one."""
+    return PhaseTotal(
+        phase=name,
+        seconds=sum(total.seconds for total in totals),
+        device_hours=sum(total.device_hours for total in totals),
+        share=sum(total.share for total in totals),
+        tokens=sum(total.tokens for total in totals),
+        flops=sum(total.flops for total in totals),
+        peak_memory_bytes=max(total.peak_memory_bytes for total in totals),
+        usage=total_usage(total.usage for total in totals),
+    )
+
+
+def _stage_row(total: PhaseTotal) -> list[str]:
+    return [
+        Path(total.phase).name,
+        duration(total.seconds),
+        f"{total.device_hours:.4f}",
+        f"{total.flops:.2e}",
+        f"{total.usage.dollars:,.4f}" if total.usage.dollars else "-",
+    ]
 
 
 def _row(total: PhaseTotal) -> list[str]:
