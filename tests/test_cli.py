@@ -148,10 +148,18 @@ def test_a_recipe_that_is_not_there_is_named(
         (
             "rollouts",
             "show",
-            "rollouts r --step 4 --sort length --limit 2",
+            "rollouts r --step 4 --sort length --limit 2 --gold",
             (Path("r"),),
-            {"step": 4, "sort": "length", "descending": True, "search": None, "limit": 2},
+            {
+                "step": 4,
+                "sort": "length",
+                "descending": True,
+                "search": None,
+                "limit": 2,
+                "kind": "gold",
+            },
         ),
+        ("report", "report", "report r", (Path("r"),), {}),
         (
             "evaluate",
             "evaluate",

@@ -161,11 +161,22 @@ def rollouts(
     ascending: Annotated[bool, typer.Option("--ascending", help="The lowest first.")] = False,
     search: Annotated[str | None, typer.Option(help="Only rollouts with this text.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Default: all.")] = None,
+    gold: Annotated[
+        bool, typer.Option("--gold", help="What the gold signal scored, by its scores.")
+    ] = False,
 ) -> None:
     """Shows what the model said during training."""
     from grlo.stages.rollouts import show
 
-    show(run, step=step, sort=sort, descending=not ascending, search=search, limit=limit)
+    show(
+        run,
+        step=step,
+        sort=sort,
+        descending=not ascending,
+        search=search,
+        limit=limit,
+        kind="gold" if gold else "rollouts",
+    )
 
 
 @app.command()

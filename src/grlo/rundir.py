@@ -18,12 +18,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, get_args
 
 from grlo.errors import CheckpointError, DataError, GrloError
 from grlo.types import LedgerEntry, Rollout, Score
 
 Row = dict[str, Any]
+RolloutKind = Literal["rollouts", "gold"]
+"""Folder of a run: what it trained on, or what the gold signal scored."""
 
 _LOCK = "run.lock"
 PARTIAL = ".partial"
@@ -176,8 +178,8 @@ class RunDir:
             )
         return run
 
-    def rollouts_file(self, step: int) -> Path:
-        return self.path / "rollouts" / f"step_{step:06d}.jsonl"
+    def rollouts_file(self, step: int, *, kind: RolloutKind = "rollouts") -> Path:
+        return self.path / kind / f"step_{step:06d}.jsonl"
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints_dir / f"step_{step:06d}"
@@ -243,21 +245,21 @@ class RunDir:
         rows = [{"run": run, **asdict(entry)} for run, stage in stages.items() for entry in stage]
         write_atomic(self.earlier_ledger_file, "".join(map(_line, rows)))
 
-    def rollouts(self, step: int) -> list[Row]:
+    def rollouts(self, step: int, *, kind: RolloutKind = "rollouts") -> list[Row]:
         """The rows of a step as `write_rollouts` wrote them.
 
         Raises:
             DataError: There are none of that step on disk.
         """
-        steps = self.rollout_steps()
+        steps = self.rollout_steps(kind=kind)
         if step not in steps:
             there = f"there are steps {steps[0]} to {steps[-1]}" if steps else "there are none yet"
             raise DataError(f"{self.path} holds no rollouts of step {step}; {there}.")
-        return read_jsonl(self.rollouts_file(step))
+        return read_jsonl(self.rollouts_file(step, kind=kind))
 
-    def rollout_steps(self) -> list[int]:
+    def rollout_steps(self, *, kind: RolloutKind = "rollouts") -> list[int]:
         """Steps whose rollouts are on disk, oldest first."""
-        files = (self.path / "rollouts").glob("step_*.jsonl")
+        files = (self.path / kind).glob("step_*.jsonl")
         return sorted(int(file.stem.removeprefix("step_")) for file in files)
 
     def append_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -272,9 +274,21 @@ class RunDir:
         append_jsonl(self.ledger_file, [asdict(entry) for entry in entries])
 
     def write_rollouts(
-        self, step: int, rollouts: Sequence[Rollout], scores: Sequence[Score]
+        self,
+        step: int,
+        rollouts: Sequence[Rollout],
+        scores: Sequence[Score],
+        *,
+        kind: RolloutKind = "rollouts",
     ) -> None:
-        """All rollouts of a step; `input, output, score, step` are verl's keys for its dumps."""
+        """All rollouts of a step; `input, output, score, step` are verl's keys for its dumps.
+
+        Args:
+            step: Of training.
+            rollouts: All of the step, or those of the gold signal.
+            scores: One per rollout.
+            kind: Which of the two.
+        """
         rows = [
             {
                 "step": step,
@@ -297,7 +311,7 @@ class RunDir:
             }
             for rollout, score in zip(rollouts, scores, strict=True)
         ]
-        write_atomic(self.rollouts_file(step), "".join(map(_line, rows)))
+        write_atomic(self.rollouts_file(step, kind=kind), "".join(map(_line, rows)))
 
     def truncate_after(self, step: int) -> None:
         """Forgets metrics and rollouts of later steps, which a resumed run will make again.
@@ -308,10 +322,12 @@ class RunDir:
         if any(row["step"] > step for row in rows):
             kept = [row for row in rows if row["step"] <= step]
             write_atomic(self.metrics_file, "".join(map(_line, kept)))
-        for later in self.rollout_steps():
-            if later > step:
-                with _disk_errors(self.rollouts_file(later)):
-                    self.rollouts_file(later).unlink()
+        for kind in get_args(RolloutKind):
+            for later in self.rollout_steps(kind=kind):
+                if later > step:
+                    file = self.rollouts_file(later, kind=kind)
+                    with _disk_errors(file):
+                        file.unlink()
 
     def next_attempt(self) -> int:
         """0 for the first start of the run, one more for every later one."""

@@ -14,7 +14,7 @@ import pytest
 from grlo.errors import CheckpointError
 from grlo.reporting.look import looks
 from grlo.reporting.run_page import MAX_CHARACTERS, MAX_POINTS, run_page
-from grlo.rundir import RunDir
+from grlo.rundir import RolloutKind, RunDir
 from grlo.stages.report import report
 from grlo.types import LedgerEntry
 
@@ -73,7 +73,13 @@ def make_run(path: Path, rows: list[dict[str, Any]]) -> RunDir:
     return run
 
 
-def write_rollouts(run: RunDir, step: int, answers: list[tuple[str, float | None]]) -> None:
+def write_rollouts(
+    run: RunDir,
+    step: int,
+    answers: list[tuple[str, float | None]],
+    *,
+    kind: RolloutKind = "rollouts",
+) -> None:
     """Rows as a run has them; JSON may hold lone surrogates, as escapes."""
     rows = [
         {
@@ -88,7 +94,7 @@ def write_rollouts(run: RunDir, step: int, answers: list[tuple[str, float | None
         }
         for number, (text, value) in enumerate(answers)
     ]
-    file = run.rollouts_file(step)
+    file = run.rollouts_file(step, kind=kind)
     file.parent.mkdir(exist_ok=True)
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -162,6 +168,16 @@ def test_best_median_and_worst_are_those_of_the_last_step_and_unscored_ones_are_
     assert "of an earlier step" not in page
     write_rollouts(run, 2, [("only one", 1.0)])
     assert run_page(run).count("only one") == 1
+
+
+def test_answers_that_gold_scored_come_after_those_of_training(tmp_path):
+    run = make_run(tmp_path / "run", full_rows(5))
+    write_rollouts(run, 5, [("of training", 1.0)])
+    write_rollouts(run, 2, [("of the first evaluation", 1.0)], kind="gold")
+    write_rollouts(run, 4, [("of the last evaluation", 0.0)], kind="gold")
+    page = run_page(run)
+    assert page.index("of training") < page.index("of the last evaluation")
+    assert "of the first evaluation" not in page
 
 
 def test_long_answers_and_long_runs_are_cut_to_size(tmp_path):

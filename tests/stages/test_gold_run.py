@@ -136,6 +136,9 @@ def test_a_run_stops_where_gold_has_fallen_and_keeps_the_checkpoint_with_the_bes
     assert "step_000002" in said
     assert "gold against training reward" in run.report_file.read_text()
     assert "report.html" in said
+    assert run.rollout_steps(kind="gold") == [1, 2, 3, 4, 5]
+    scores = [row["score"] for row in run.rollouts(5, kind="gold")]
+    assert scores == pytest.approx([0.2, 0.201] * 3)
     evaluations = [entry for entry in run.ledger() if entry.phase == "evaluate"]
     assert [entry.step for entry in evaluations] == [1, 2, 3, 4, 5]
     assert all(entry.tokens > 0 and entry.flops > 0 for entry in evaluations)
@@ -163,6 +166,11 @@ def test_a_resumed_run_with_gold_and_shaping_equals_one_that_was_not_interrupted
     assert [path.name for path in RunDir(tmp_path / "cut").checkpoints()] == ["step_000006"]
     train(recipe, run_dir=tmp_path / "cut")
     assert numerics(tmp_path / "cut") == expected
+    for step in (3, 6, 8):
+        one, other = (
+            RunDir(tmp_path / name).rollouts(step, kind="gold") for name in ("whole", "cut")
+        )
+        assert one == other
 
 
 def test_answers_that_never_end_lose_the_missing_end_penalty_in_a_run(make_recipe, tmp_path):

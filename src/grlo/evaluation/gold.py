@@ -19,7 +19,7 @@ from grlo.ledger import Ledger
 from grlo.rollout import sample
 from grlo.seeding import derive_rng, derive_seed
 from grlo.settings import GoldSettings
-from grlo.types import Prompt, Rollout, SamplingParams, StepResult
+from grlo.types import Prompt, Rollout, SamplingParams, Score, StepResult
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,8 @@ class GoldSignal:
         self._ledger, self._count_flops = ledger, count_flops
         self._seed = derive_seed(seed, "gold")
         self._rewards: list[float] = []
+        self.answers: tuple[tuple[Rollout, Score], ...] = ()
+        """What the latest evaluation scored."""
         self.parting = Parting(stop_after=settings.stop_after, margin=settings.stop_margin)
 
     def after_step(
@@ -148,6 +150,7 @@ class GoldSignal:
                 scores = self.reward.score(rollouts, progress=progress)
             finally:  # What a failure has asked for was paid as well.
                 cost.usage = self.reward.usage()
+        self.answers = tuple(zip(rollouts, scores, strict=True))
         scored = [
             (score.value, rollout.group)
             for rollout, score in zip(rollouts, scores, strict=True)

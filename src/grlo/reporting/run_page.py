@@ -89,7 +89,10 @@ def run_page(run: RunDir) -> str:
             sections += [heading(title), grid(charts)]
     if len(rows) > MAX_POINTS:
         sections.append(paragraph(f"Lines are means of {-(-len(rows) // MAX_POINTS)} steps each."))
-    sections += [*_cost_table(run), *_samples(samples)]
+    sections += [*_cost_table(run), *_samples(samples, "Answers", "the reward of training")]
+    if evaluated := run.rollout_steps(kind="gold"):
+        held_out = run.rollouts(evaluated[-1], kind="gold")
+        sections += _samples(held_out, "Answers that gold scored", "the gold reward", "--gold")
     return page(f"Run {run.path.name}", sections, wide=True)
 
 
@@ -263,13 +266,14 @@ def _cost_table(run: RunDir) -> Iterator[str]:
         )
 
 
-def _samples(rows: Sequence[Row]) -> Iterator[str]:
+def _samples(rows: Sequence[Row], title: str, reward: str, option: str = "") -> Iterator[str]:
     """The best, the median and the worst answer of a step."""
     scored = sorted((row for row in rows if row["score"] is not None), key=lambda r: -r["score"])
     if not scored:
         return
-    yield heading(f"Answers of step {scored[0]['step']}")
-    yield paragraph("By the reward of training. `grlo rollouts` shows all of them.")
+    command = f"grlo rollouts {option}".strip()
+    yield heading(f"{title}, step {scored[0]['step']}")
+    yield paragraph(f"By {reward}; {len(rows)} in all, which `{command}` shows.")
     for name, row in _named(scored):
         parts = [f"{part} {value:.3f}" for part, value in row.get("parts", {}).items()]
         words = [f"{name}: reward {row['score']:.3f}", *parts, f"{row['num_tokens']} tokens"]

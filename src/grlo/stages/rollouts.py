@@ -16,7 +16,7 @@ from rich.text import Text
 
 from grlo.errors import DataError
 from grlo.reporting.text import visible
-from grlo.rundir import Row, RunDir
+from grlo.rundir import RolloutKind, Row, RunDir
 
 Sort = Literal["reward", "length", "order"]
 
@@ -29,6 +29,7 @@ def show(
     descending: bool = True,
     limit: int | None = None,
     search: str | None = None,
+    kind: RolloutKind = "rollouts",
 ) -> None:
     """Prints rollouts of a step: panels in a pager in a terminal, else plain text.
 
@@ -40,6 +41,7 @@ def show(
             way.
         limit: How many are shown; None shows all.
         search: Only rollouts with this text in prompt or answer, in upper or lower case.
+        kind: Those of training, or those of the gold signal with its scores.
 
     Raises:
         CheckpointError: The folder holds no run.
@@ -47,8 +49,8 @@ def show(
     """
     run = RunDir.existing(run_dir)
     if step is None:
-        step = max(run.rollout_steps(), default=1)
-    rows = run.rollouts(step)
+        step = max(run.rollout_steps(kind=kind), default=1)
+    rows = run.rollouts(step, kind=kind)
     found = select(rows, sort=sort, descending=descending, search=search)
     if not found:
         raise DataError(f"none of the {len(rows)} rollouts of step {step} holds {search!r}.")
