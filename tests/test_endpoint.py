@@ -355,10 +355,15 @@ def test_a_cached_reply_costs_nothing_and_survives_a_new_start(tmp_path):
         cached = settings(server.url, cache=str(tmp_path / "cache"))
         first = Endpoint(cached).complete([ask("a"), ask("ü \ud800")])
         again = Endpoint(cached)
-        second = again.complete([ask("a"), ask("ü \ud800")])
+        seen: list[int] = []
+        second = again.complete(
+            [ask("a"), ask("ü \ud800")],
+            progress=lambda *, done, total, tokens: seen.append(tokens),
+        )
     assert texts(first) == texts(second) == ["re: a", "re: ü ?"]
     assert [reply.is_cached for reply in second if isinstance(reply, Reply)] == [True, True]
     assert again.drain_usage() == Usage()
+    assert seen == [0, 0]
     assert len(server.bodies) == 2
 
 

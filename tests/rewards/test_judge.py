@@ -537,6 +537,21 @@ def test_a_game_without_a_verdict_in_one_order_does_not_count():
     assert "no idea" in alone.note
 
 
+def test_both_answers_of_a_game_keep_it_from_their_own_view():
+    def judge(nonce, blocks, body):
+        return by_length(nonce, blocks, body).replace("Because.", f"A is {blocks['ANSWER A']}.")
+
+    with serve(judging(judge)) as server:
+        reward = build(server, mode="pairwise", opponent="group")
+        short, long = reward.score(make_rollouts(["s", "long"]))
+    for score, mine, place, preference in ((short, "s", 2, 0.0), (long, "long", 1, 1.0)):
+        [game] = score.details["games"]  # pyright: ignore
+        assert (game["opponent"], game["preference"]) == (f"answer {place}", preference)
+        as_a, as_b = game["verdicts"]
+        assert as_a["reasoning"].startswith(f"A is {mine}."), "shown as A first"
+        assert (as_a["verdict"], as_b["verdict"]) == (("A", "B") if preference else ("B", "A"))
+
+
 def test_in_a_full_round_every_answer_gets_its_share_of_victories():
     texts = ["x" * n for n in (5, 1, 4, 2, 3)]
     with serve(judging(by_length)) as server:
