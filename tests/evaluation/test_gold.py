@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from grlo.errors import RewardError
 from grlo.evaluation.gold import GoldSignal, Parting, choose
 from grlo.evaluation.stats import Estimate, clustered_mean
 from grlo.interfaces import Progress, silent
@@ -207,6 +208,13 @@ def test_unscored_answers_are_left_out_and_counted():
     gold.reward.unscored = frozenset()  # type: ignore[attr-defined]
     # What the lost evaluation would have covered belongs to the next one.
     assert gold.after_step(step(3, 2.0), is_last=False)["gold/training_reward"] == 4.0
+
+
+def test_a_gold_reward_that_never_scored_anything_stops_the_run():
+    gold, _, _ = signal(every=1)
+    gold.reward.unscored = frozenset("012345")  # type: ignore[attr-defined]
+    with pytest.raises(RewardError, match="could not score any of 6 answers"):
+        gold.after_step(step(1, 0.0), is_last=False)
 
 
 def test_one_prompt_has_no_standard_error():

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from grlo import registry
+from grlo.errors import RewardError
 from grlo.evaluation.stats import Estimate, clustered_mean
 from grlo.interfaces import Progress, Renderer, Reward, RolloutEngine, silent
 from grlo.ledger import Ledger
@@ -129,12 +130,16 @@ class GoldSignal:
     ) -> dict[str, float]:
         """`gold/` metrics of a step in which there is an evaluation; empty in others.
 
-        Where the gold reward scores nothing, the evaluation counts for nothing but `gold/unscored`.
+        Where the gold reward scores nothing any more, the evaluation counts for nothing but
+        `gold/unscored`.
 
         Args:
             result: Of the step.
             is_last: Whether it is the run's last, which is always evaluated.
             progress: Called as held-out prompts are answered, then as answers are scored.
+
+        Raises:
+            RewardError: The gold reward has never scored anything.
         """
         self._rewards.append(result.metrics["reward/mean"])
         if result.step % self._settings.every and not is_last:
@@ -160,6 +165,11 @@ class GoldSignal:
             "gold/num": float(len(scored)),
             "gold/unscored": 1 - len(scored) / len(scores),
         }
+        if not scored and self.parting.best is None:
+            raise RewardError(
+                f"gold.reward could not score any of {len(scores)} answers; the first because: "
+                f"{scores[0].note or 'no reason given'}"
+            )
         if not scored:
             return metrics
         gold = clustered_mean(*zip(*scored, strict=True))

@@ -21,6 +21,7 @@ HIGH_SHARES: Mapping[str, tuple[float, str]] = {
         "of the groups have equal scores",
     ),
     "reward/unscored": (0.02, "of the answers have no score"),
+    "gold/unscored": (0.02, "of the answers have no score by gold"),
     "reward/truncated": (0.05, "of the conversations were cut before the reward model read them"),
     "reward/clipped": (0.05, "of the scores were clipped"),
     "policy/clip_fraction": (0.3, "of the tokens were clipped by the loss"),

@@ -179,8 +179,12 @@ def _reward_charts(rows: Sequence[Row]) -> Iterator[str]:
     yield from _gold_chart(rows)
     names = sorted({name for row in rows for name in row if name.startswith("reward/part/")})
     parts = {name.removeprefix("reward/part/"): _points(rows, name) for name in names}
-    parts = {name: points for name, points in parts.items() if points != means}
     shaping = {n.removeprefix("shaping/"): parts.pop(n) for n in list(parts) if "shaping/" in n}
+    drawn = [means]  # A reward that consists of one part is not drawn twice.
+    for name, points in list(parts.items()):
+        if points in drawn:
+            del parts[name]
+        drawn.append(points)
     for title, series in (("parts of the reward", parts), ("added by shaping", shaping)):
         for few in _slices(list(series.items()), len(COLORS) - 1):
             yield from _chart(title, dict(few))
@@ -275,7 +279,11 @@ def _samples(rows: Sequence[Row], title: str, reward: str, option: str = "") -> 
     yield heading(f"{title}, step {scored[0]['step']}")
     yield paragraph(f"By {reward}; {len(rows)} in all, which `{command}` shows.")
     for name, row in _named(scored):
-        parts = [f"{part} {value:.3f}" for part, value in row.get("parts", {}).items()]
+        parts = [
+            f"{part} {value:.3f}"
+            for part, value in row.get("parts", {}).items()
+            if value or not part.startswith("shaping/")
+        ]
         words = [f"{name}: reward {row['score']:.3f}", *parts, f"{row['num_tokens']} tokens"]
         turns = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in row["input"])
         yield quoted(visible(" · ".join([*words, row["finish_reason"]])), _shown(turns))
