@@ -162,6 +162,21 @@ def test_waits_double_up_to_a_limit_and_a_server_that_asks_for_an_hour_is_given_
     assert len(server.bodies) == 1
 
 
+def test_an_interruption_does_not_wait_for_a_busy_server():
+    def busy_for_b(body, number):
+        is_b = asked(body) == "b"
+        return error(429, headers={"Retry-After": "60"}) if is_b else echo(body, number)
+
+    def interrupt(*, done: int, total: int, tokens: int) -> None:
+        raise KeyboardInterrupt
+
+    with serve(busy_for_b) as server:
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            Endpoint(settings(server.url)).complete([ask("a"), ask("b")], progress=interrupt)
+    assert time.monotonic() - start < 20
+
+
 def test_a_server_that_stays_broken_leaves_failures_that_say_why():
     def broken_for_b(body, number):
         return error(500, "kaput") if asked(body) == "b" else echo(body, number)

@@ -500,6 +500,18 @@ def test_a_judge_that_goes_by_the_place_gives_one_half_and_is_found_out(always):
     assert reward.metrics()["reward/judge/inconsistent"] == 1.0
 
 
+def test_games_that_were_not_judged_are_no_consistent_ones():
+    def judge(nonce, blocks, body):
+        return "no idea" if "mute" in blocks.values() else preferred(nonce, "A")
+
+    with serve(judging(judge)) as server:
+        reward = build(server, mode="pairwise")
+        found = values(reward, make_rollouts(["a", "mute"], prompt=make_prompt(reference="r")))
+    assert found == [0.5, None]
+    assert reward.metrics()["reward/judge/inconsistent"] == 1.0
+    assert reward.metrics()["reward/judge/unscored"] == 0.5
+
+
 def test_a_victory_and_a_tie_disagree():
     def judge(nonce, blocks, body):
         return preferred(nonce, "A" if blocks["ANSWER A"] == "a" else "tie")
