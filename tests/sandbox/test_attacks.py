@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from grlo.errors import SandboxError
 from grlo.sandbox import (
     ACCEPT_UNSANDBOXED,
     Execution,
@@ -215,7 +216,7 @@ attempt(attack)
     Attack(
         "environment of the parent",
         """
-allowed = {"HOME", "PYTHONHASHSEED", "PWD", "LC_CTYPE"}
+allowed = {"HOME", "PYTHONHASHSEED", "PWD", "LC_CTYPE", "TMPDIR"}
 print("GAINED" if set(os.environ) - allowed else "HARMLESS")
 """,
         ends="harmless",
@@ -619,47 +620,6 @@ def seconds_before(sandbox: Sandbox) -> float:
     return trivial_seconds(sandbox)
 
 
-def launchers() -> set[int]:
-    return {pid for pid in descendants(os.getpid()) if b"launcher.py" in command_line(pid)}
-
-
-def command_line(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def processes() -> dict[int, tuple[int, int]]:
-    """Process id -> (parent, user)."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                stat = (folder / "stat").read_bytes()
-                user = folder.stat().st_uid
-            except OSError:
-                continue
-            found[int(folder.name)] = (int(stat.rpartition(b")")[2].split()[1]), user)
-    return found
-
-
-def descendants(ancestor: int) -> set[int]:
-    parents = {pid: parent for pid, (parent, _) in processes().items()}
-    found = {ancestor}
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {ancestor}
-
-
-def left_behind(sandbox: Sandbox) -> set[int]:
-    """Processes of programs: of the workers' users or below the launchers."""
-    ours = launchers()
-    below = {pid for launcher in ours for pid in descendants(launcher)}
-    users = set(sandbox.user_ids()) - {os.getuid()}
-    return below | {pid for pid, (_, user) in processes().items() if user in users} - ours
-
-
 def escaped_files(sandbox: Sandbox, known: dict) -> list[Path]:
     users = set(sandbox.user_ids()) - {os.getuid()}
     places = [Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path(known["folder"])]
@@ -699,7 +659,9 @@ def check(attack: Attack, execution: Execution) -> None:
 
 @pytest.mark.usefixtures("seconds_before")
 @pytest.mark.parametrize("attack", ATTACKS, ids=NAMES)
-def test_an_attack_gains_nothing_and_leaves_nothing(attack: Attack, sandbox: Sandbox, known: dict):
+def test_an_attack_gains_nothing_and_leaves_nothing(
+    attack: Attack, sandbox: Sandbox, known: dict, left_behind
+):
     mounts = Path("/proc/self/mountinfo").read_text()
     execution = run(sandbox, attack, known)
     check(attack, execution)
@@ -715,6 +677,61 @@ def test_there_are_forty_attacks_with_different_names():
 
 def test_programs_run_as_fast_after_the_attacks_as_before(sandbox: Sandbox, seconds_before: float):
     assert trivial_seconds(sandbox) < 4 * seconds_before + 0.05
+
+
+# Without a process tree and a mount of their own, programs see that others exist, their processes
+# reach each other, and their folder has no size of its own; chmod is denied everywhere.
+OPEN_TO_LANDLOCK = {
+    "seeing other processes",
+    "a child that traces, kills and strangles the program",
+    "many large files",
+    "folders without permissions",
+}
+FOR_LANDLOCK = [
+    attack
+    for attack in ATTACKS
+    if attack.name not in OPEN_TO_LANDLOCK
+    and (attack.name == "fork bomb" or not attack.ends.startswith("timeout"))
+]
+
+
+@pytest.fixture(scope="module")
+def landlock() -> Iterator[Sandbox]:
+    try:
+        sandbox = open_sandbox(SandboxSettings(backend="landlock", num_workers=1))
+    except SandboxError as error:
+        pytest.skip(f"no landlock here: {error}")
+    with sandbox:
+        yield sandbox
+
+
+@pytest.mark.parametrize("attack", FOR_LANDLOCK, ids=[attack.name for attack in FOR_LANDLOCK])
+def test_landlock_stops_it_too(attack: Attack, landlock: Sandbox, known: dict, left_behind):
+    check(attack, run(landlock, attack, known))
+    assert not left_behind(landlock)
+    scratch = [path for path in escaped_files(landlock, known) if path.name != "escaped"]
+    # Its folder is there, and nothing in it.
+    assert [list(path.iterdir()) for path in scratch] == [[]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", ATTACKS, ids=NAMES)
+def test_an_ordinary_user_is_as_safe(attack: Attack, as_ordinary_user, known: dict):
+    fields = as_ordinary_user(
+        """
+import dataclasses, json, sys
+from grlo.sandbox import Limits, SandboxSettings, open_sandbox
+source, stdin, limits = json.load(sys.stdin)
+with open_sandbox(SandboxSettings(backend="bubblewrap", num_workers=1)) as sandbox:
+    execution = sandbox.run(source, stdin=stdin.encode(), limits=Limits(**limits))
+fields = dataclasses.asdict(execution)
+fields |= {name: fields[name].decode("latin-1") for name in ("stdout", "stderr")}
+print(json.dumps(fields))
+""",
+        [PRELUDE + attack.program, json.dumps(known), dataclasses.asdict(attack.limits())],
+    )
+    fields |= {name: fields[name].encode("latin-1") for name in ("stdout", "stderr")}
+    check(attack, Execution(**fields))
 
 
 @pytest.fixture(scope="module")
