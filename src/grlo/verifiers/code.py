@@ -1,0 +1,159 @@
+"""Programs against tests, in the sandbox."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from grlo.interfaces import BuildContext
+from grlo.sandbox import Execution, Limits, Sandbox, SandboxSettings, open_sandbox
+from grlo.settings import require
+from grlo.types import Prompt, Score
+from grlo.verifiers import code_harness
+from grlo.verifiers.code_extraction import extract_code
+from grlo.verifiers.code_tests import CodeTests, parse_tests
+
+_HARNESS = Path(code_harness.__file__).read_text(encoding="utf-8")
+_MAX_NOTE = 600
+
+
+@dataclass(frozen=True)
+class CodeSettings:
+    """How programs are run and judged."""
+
+    sandbox: SandboxSettings = field(default_factory=SandboxSettings)
+    name: str = "code"
+    seconds: float = 5.0
+    """Limit of one call or of one run of a program."""
+    reference_factor: float = 4.0
+    """A call may also take so many times as long as the reference solution, where there is one."""
+    total_seconds: float = 30.0
+    """Limit of all tests of an answer together."""
+    memory_bytes: int = 1 << 30
+    """Address space of a process."""
+    partial: bool = False
+    """Scores the share of the tests that pass instead of 1 for all of them and 0 otherwise."""
+
+    def __post_init__(self) -> None:
+        require(self.seconds > 0, "seconds must be positive")
+        require(self.total_seconds >= self.seconds, "total_seconds must be at least seconds")
+        require(self.reference_factor >= 1, "reference_factor must be at least 1")
+
+    def build(self, *, context: BuildContext) -> CodeVerifier:
+        return CodeVerifier(self)
+
+
+class CodeVerifier:
+    """Runs the program of an answer against the tests of its problem.
+
+    The program runs in one process of the sandbox and the tests in another, which the program can
+    neither see nor change (`code_harness`). A program that fails, hangs or breaks its limits scores
+    0; when the sandbox or the tests themselves fail the answer is unscored.
+
+    Args:
+        settings: See `CodeSettings`. The sandbox is opened when it is first needed.
+    """
+
+    def __init__(self, settings: CodeSettings | None = None) -> None:
+        self._settings = settings or CodeSettings()
+        self._sandbox: Sandbox | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def num_workers(self) -> int:
+        """Programs that run at a time."""
+        return self._opened().num_workers
+
+    def __call__(self, prompt: Prompt, text: str) -> Score:
+        """See `grlo.interfaces.Verifier`."""
+        try:
+            tests = parse_tests(prompt)
+        except (ValueError, TypeError, AttributeError) as error:
+            return Score(None, note=f"the problem cannot be graded: {error}")
+        code = extract_code(text, names=tests.names)
+        if code is None:
+            needed = f" that defines {tests.names[0]}" if tests.names else ""
+            return Score(0.0, parts={"parsed": 0.0}, note=f"no program{needed}")
+        nonce = secrets.token_hex(16)
+        execution = self._opened().run(
+            _HARNESS, stdin=self._job(tests, code, nonce=nonce), limits=self._limits()
+        )
+        return self._score(execution, code, nonce=nonce)
+
+    def describe(self) -> dict[str, object]:
+        """How programs are isolated."""
+        return {"sandbox": self._opened().describe()}
+
+    def close(self) -> None:
+        """Ends the sandbox; a later call opens another."""
+        with self._lock:
+            sandbox, self._sandbox = self._sandbox, None
+        if sandbox is not None:
+            sandbox.close()
+
+    def _opened(self) -> Sandbox:
+        with self._lock:
+            if self._sandbox is None:
+                self._sandbox = open_sandbox(self._settings.sandbox)
+            return self._sandbox
+
+    def _limits(self) -> Limits:
+        settings = self._settings
+        return Limits(
+            wall_seconds=settings.total_seconds,
+            cpu_seconds=settings.total_seconds,
+            memory_bytes=settings.memory_bytes,
+        )
+
+    def _job(self, tests: CodeTests, code: str, *, nonce: str) -> bytes:
+        settings = self._settings
+        job = {
+            "nonce": nonce,
+            "form": tests.form,
+            "code": f"{tests.prelude}\n{code}" if tests.prelude else code,
+            "setup": tests.setup,
+            "names": tests.names,
+            "tests": tests.tests,
+            "reference": tests.reference,
+            "rule": tests.rule,
+            "tolerance": tests.tolerance,
+            "seconds": settings.seconds,
+            "reference_factor": settings.reference_factor,
+            "partial": settings.partial,
+        }
+        return json.dumps(job).encode()
+
+    def _score(self, execution: Execution, code: str, *, nonce: str) -> Score:
+        verdict = _verdict(execution, nonce)
+        if verdict is None:
+            reason = {
+                "timeout": f"took longer than {self._settings.total_seconds:g} s",
+                "output_limit": "wrote too much",
+                "killed": "was killed at a limit of memory or for a forbidden system call",
+                "exited": "ended without a verdict",
+            }[execution.status]
+            return Score(0.0, parts={"parsed": 1.0}, note=f"the program {reason}", extracted=code)
+        if "broken" in verdict:
+            return Score(None, note=f"the tests fail: {verdict['broken']}", extracted=code)
+        passed, total = verdict["passed"], verdict["total"]
+        value = passed / total if self._settings.partial else float(passed == total)
+        return Score(
+            value,
+            parts={"parsed": 1.0, "tests": passed / total},
+            note=str(verdict["note"])[:_MAX_NOTE],
+            extracted=code,
+        )
+
+
+def _verdict(execution: Execution, nonce: str) -> dict[str, Any] | None:
+    """What the harness says, if it is the harness that speaks."""
+    try:
+        verdict = json.loads(execution.stdout)
+    except (ValueError, RecursionError):
+        return None
+    is_genuine = isinstance(verdict, dict) and verdict.get("nonce") == nonce
+    return verdict if is_genuine else None

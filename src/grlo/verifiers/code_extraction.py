@@ -1,0 +1,91 @@
+"""Finds the program in an answer."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Sequence
+
+from grlo.thoughts import without_thoughts
+
+_FENCE = re.compile(
+    r"^[ \t]*(?:```+|~~~+)[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*(?:```+|~~~+)|\Z)", re.M | re.S
+)
+_PYTHON = ("python", "py", "python3")
+# Where code may begin in text without a fence.
+_BEGINNING = re.compile(r"^(?:import |from \w|def |async def |class |@\w)", re.M)
+_MAX_CHARACTERS = 200_000
+_MAX_ATTEMPTS = 50
+
+
+def extract_code(text: str, *, names: Sequence[str]) -> str | None:
+    """The program of an answer.
+
+    Of fenced blocks the first that defines one of the names, Python before other languages; then
+    the text itself from where code begins to where Python can no longer read it; then the first
+    fenced block. Thoughts are left out.
+
+    Args:
+        text: The answer.
+        names: Functions or classes that tests need; empty for a program that reads and writes.
+
+    Returns:
+        None when there is nothing that could be a program.
+    """
+    text = without_thoughts(text)[:_MAX_CHARACTERS]
+    blocks = [(language.lower(), body) for language, body in _FENCE.findall(text)]
+    blocks = sorted(blocks, key=lambda block: block[0] not in _PYTHON)
+    bodies = [body for _, body in blocks if body.strip()]
+    for body in bodies:
+        if names and defines(body, names):
+            return body
+    if names or not bodies:
+        code = _longest_code(text, names)
+        if code is not None:
+            return code
+    return bodies[0] if bodies else None
+
+
+def defines(code: str, names: Sequence[str]) -> bool:
+    """Whether code seems to define one of the names; it need not be valid."""
+    return any(
+        re.search(rf"^(?:async +def|def|class) +{re.escape(n)}\b|^{re.escape(n)} *=", code, re.M)
+        for n in names
+    )
+
+
+def _longest_code(text: str, names: Sequence[str]) -> str | None:
+    """From the first line that begins code, the longest stretch that is valid Python."""
+    start = _BEGINNING.search(text)
+    if start is None:
+        return None if names or not _parses(text) else text
+    lines = text[start.start() :].splitlines(keepends=True)
+    stop = len(lines)
+    for _ in range(_MAX_ATTEMPTS):
+        line = _first_error("".join(lines[:stop]))
+        if line is None:
+            code = "".join(lines[:stop])
+            return code if not names or defines(code, names) else None
+        # The fault may lie in an earlier line, where something was opened that is never closed.
+        stop = min(stop - 1, max(line - 1, 0))
+        if stop == 0:
+            return None
+    return None
+
+
+def _parses(text: str) -> bool:
+    return bool(text.strip()) and _first_error(text) is None
+
+
+def _first_error(code: str) -> int | None:
+    """Line of the first fault of syntax, from 1 on; None for valid code."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            ast.parse(code)
+        except SyntaxError as error:
+            return error.lineno or 1
+        except (ValueError, RecursionError, MemoryError):
+            return 1
+    return None
