@@ -38,6 +38,7 @@ _NUM_USER_IDS = 4096
 _NUM_IDS_OF_CONTAINER = 60_000
 
 _NUM_OPEN_FILES = 256
+_LAST_SIGNAL = 64
 # Time in which a killed program must be gone: its memory and files have to be given back.
 _GRACE_SECONDS = 5.0
 _CHUNK = 1 << 16
@@ -223,19 +224,19 @@ def num_tasks_of_user() -> int:
     return num_tasks
 
 
-def resource_limits(limits, *, source_bytes) -> list[tuple[int, int]]:
-    """(resource, limit) pairs. The number of processes is not among them."""
-    return [
+def limit_resources(limits, *, longest_file: int) -> None:
+    """Limits this process and its children. The number of processes is the backends' affair."""
+    for kind, limit in (
         (resource.RLIMIT_AS, limits["memory_bytes"]),
         (resource.RLIMIT_CPU, math.ceil(limits["cpu_seconds"])),
-        # The file that the program itself is written to must fit.
-        (resource.RLIMIT_FSIZE, max(limits["file_bytes"], source_bytes)),
+        (resource.RLIMIT_FSIZE, longest_file),
         (resource.RLIMIT_NOFILE, _NUM_OPEN_FILES),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_SIGPENDING, 64),
-    ]
+    ):
+        resource.setrlimit(kind, (limit, limit))
 
 
 def sealed(content: bytes) -> int:
@@ -286,16 +287,21 @@ class Bubblewrap:
             *("--seccomp", str(self.filter), "--json-status-fd", str(status_write)),
             *("--block-fd", str(block_read), "--", *self.python, "/program.py"),
         ]
+
+        def prepare() -> None:
+            # bwrap writes the program to a file within the same limits.
+            limit_resources(limits, longest_file=max(limits["file_bytes"], len(source)))
+
         keep = (text, self.filter, status_write, block_read)
         try:
-            pid = start(arguments, {}, streams, keep=keep)
+            pid = start(arguments, {}, streams, keep=keep, prepare=prepare)
         finally:
             for descriptor in (text, status_write, block_read):
                 os.close(descriptor)
         self.status = os.fdopen(status, "rb")
         try:
             if line := self.status.readline():
-                self._admit(json.loads(line)["child-pid"], limits, source_bytes=len(source))
+                self._admit(json.loads(line)["child-pid"], limits["num_processes"])
                 os.write(block, b"1")
         except (OSError, ValueError):
             # bwrap is dying; `finish` says so.
@@ -304,16 +310,14 @@ class Bubblewrap:
             os.close(block)
         return pid
 
-    def _admit(self, program: int, limits, *, source_bytes: int) -> None:
-        """Sets the limits of the program from outside while it waits to be let in.
+    def _admit(self, program: int, num_processes: int) -> None:
+        """Limits the number of processes while the program waits to be let in.
 
-        Since Linux 5.14 processes are counted per user namespace: the limit on their number holds
-        for this program alone, whoever else has the same user id.
+        Since Linux 5.14 processes are counted per user namespace: a limit that is set inside holds
+        for this program alone, however many processes its user has outside.
         """
         self.program = os.pidfd_open(program)
-        for kind, limit in resource_limits(limits, source_bytes=source_bytes):
-            resource.prlimit(program, kind, (limit, limit))
-        resource.prlimit(program, resource.RLIMIT_NPROC, (limits["num_processes"],) * 2)
+        resource.prlimit(program, resource.RLIMIT_NPROC, (num_processes, num_processes))
 
     def kill(self) -> None:
         if self.program is not None:
@@ -327,7 +331,7 @@ class Bubblewrap:
             # bwrap reports an exit code only if it came as far as the program.
             if b"exit-code" not in self.status.read():
                 raise LauncherError(f"bwrap failed with exit code {code}")
-        return 128 - code if code > 128 else code
+        return 128 - code if 128 < code <= 128 + _LAST_SIGNAL else code
 
     def close(self) -> None:
         """Nothing is left: namespaces end with their processes."""
@@ -348,13 +352,12 @@ class Landlock:
         program = self.folder / "program.py"
         program.write_bytes(source)
         num_others = 1 if self.own_user else num_tasks_of_user()
-        pairs = resource_limits(limits, source_bytes=0)
-        pairs.append((resource.RLIMIT_NPROC, num_others + limits["num_processes"]))
+        num_processes = num_others + limits["num_processes"]
 
         def prepare() -> None:
             os.chdir(scratch)
-            for kind, limit in pairs:
-                resource.setrlimit(kind, (limit, limit))
+            limit_resources(limits, longest_file=limits["file_bytes"])
+            resource.setrlimit(resource.RLIMIT_NPROC, (num_processes, num_processes))
             self.restrict(program, scratch)
 
         arguments = [*self.config["python"], str(program)]
@@ -602,6 +605,8 @@ def main() -> None:
     if os.getppid() != config["parent"]:
         return
     os.umask(0o022)
+    # When memory runs out, the kernel ends programs first and the training last.
+    Path("/proc/self/oom_score_adj").write_text("1000")
     try:
         if config["hidden"]:
             reveal(config["hidden"])

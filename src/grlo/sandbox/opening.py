@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +19,10 @@ from grlo.sandbox.selftest import ATTACKS, self_test
 from grlo.sandbox.types import ACCEPT_UNSANDBOXED, Backend, SandboxSettings
 
 _STRONGEST_FIRST: tuple[Backend, ...] = ("bubblewrap", "landlock")
+
+# The first with `--size` for a tmpfs.
+_OLDEST_BUBBLEWRAP = (0, 7)
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_VERSION = 444, 1  # linux/landlock.h
 
 # No `site`, no files written beside modules, nothing imported from the program's own folder. Fixed
 # hashes: a program whose result hangs on the order of a set gives the same result every time.
@@ -49,7 +55,7 @@ _SEEN = "that other processes and files exist, their sizes and times can be seen
 _SCRATCH = "the size of the scratch folder"
 _NOT_ENFORCED: dict[Backend, tuple[str, ...]] = {
     "bubblewrap": (_KERNEL, _SUMS, "the number of files in the scratch folder"),
-    "landlock": (_KERNEL, _SUMS, _SEEN, _SCRATCH),
+    "landlock": (_KERNEL, _SUMS, _SEEN, _SCRATCH, "a program's processes can end each other"),
     "none": (_KERNEL, _SUMS, "network, files, other processes, system calls", _SCRATCH),
 }
 _SAME_USER = "no user ids of their own: programs run as the user who started this process"
@@ -88,15 +94,16 @@ def open_sandbox(settings: SandboxSettings = _DEFAULT) -> Sandbox:
             reasons.append(f"{backend}: {error}")
     raise SandboxError(
         f"programs written by a model cannot be run in isolation. {' '.join(reasons)} To mend it, "
-        "install bubblewrap (apt-get install bubblewrap) and allow user namespaces. To do without "
-        f"isolation, set backend to 'none' and accept_unsandboxed to {ACCEPT_UNSANDBOXED!r}"
+        "install bubblewrap (apt-get install bubblewrap) and allow user namespaces (on Ubuntu: "
+        "sysctl kernel.apparmor_restrict_unprivileged_userns=0). To do without isolation, set "
+        f"backend to 'none' and accept_unsandboxed to {ACCEPT_UNSANDBOXED!r}"
     )
 
 
 def _open(backend: Backend, settings: SandboxSettings) -> Sandbox:
     interpreter = choose_interpreter(settings.python, privileged=os.geteuid() == 0)
     num_workers = settings.num_workers or len(os.sched_getaffinity(0))
-    version, config = _bubblewrap() if backend == "bubblewrap" else _without_namespaces(backend)
+    version, config = _CONFIGURE[backend]()
     config |= {
         "backend": backend,
         "parent": os.getpid(),
@@ -136,20 +143,36 @@ def _open(backend: Backend, settings: SandboxSettings) -> Sandbox:
 
 
 def _bubblewrap() -> tuple[str, dict[str, object]]:
+    """Version and the launchers' configuration."""
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise SandboxError("the program bwrap is not installed.")
     answer = subprocess.run(
         [bwrap, "--version"], capture_output=True, text=True, check=False, timeout=30
     )
-    return answer.stdout.strip(), {"bwrap": bwrap, "filter": _filter(namespaces=True)}
+    version = answer.stdout.strip()
+    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
+    if numbers < _OLDEST_BUBBLEWRAP:
+        oldest = ".".join(map(str, _OLDEST_BUBBLEWRAP))
+        raise SandboxError(f"{bwrap} is {version!r}; {oldest} or newer is needed.")
+    return version, {"bwrap": bwrap, "filter": _filter(namespaces=True)}
 
 
-def _without_namespaces(backend: Backend) -> tuple[str, dict[str, object]]:
-    config: dict[str, object] = {"scratch": tempfile.gettempdir(), "filter": ""}
-    if backend == "none":
-        return "", config
-    return "", config | {"filter": _filter(namespaces=False)}
+def _landlock() -> tuple[str, dict[str, object]]:
+    libc = ctypes.CDLL(None, use_errno=True)
+    version = libc.syscall(_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_VERSION)
+    if version < 1:
+        reason = os.strerror(ctypes.get_errno())
+        raise SandboxError(f"the kernel has no landlock ({reason}).")
+    scratch = tempfile.gettempdir()
+    return f"landlock {version}", {"scratch": scratch, "filter": _filter(namespaces=False)}
+
+
+def _none() -> tuple[str, dict[str, object]]:
+    return "", {"scratch": tempfile.gettempdir(), "filter": ""}
+
+
+_CONFIGURE = {"bubblewrap": _bubblewrap, "landlock": _landlock, "none": _none}
 
 
 def _filter(*, namespaces: bool) -> str:

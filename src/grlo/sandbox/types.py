@@ -53,7 +53,7 @@ class Execution:
     much; `killed` by another signal (memory, a denied system call, ...); else `exited`."""
     exit_code: int | None
     """Of `exited`; the negative number of the signal for `killed`; else None. The backend
-    bubblewrap cannot tell an exit code above 128 from a signal and calls it `killed`."""
+    bubblewrap cannot tell exit codes from 129 to 192 from signals and calls them `killed`."""
     stdout: bytes
     """At most `output_bytes`."""
     stderr: bytes
