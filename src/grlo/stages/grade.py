@@ -35,7 +35,7 @@ from grlo.types import Prompt, Score
 from grlo.verifiers import VERIFIERS
 
 # Verdicts that a kill may cost. A verifier with many workers idles a little between chunks.
-_CHUNK = 512
+_CHUNK = 128
 # Domains whose extracted answers are texts of their own, in which no two agree.
 _WITHOUT_VOTE = ("code",)
 
