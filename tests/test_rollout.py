@@ -158,6 +158,35 @@ def test_a_conversation_survives_encoding_and_decoding() -> None:
 
 
 @pytest.mark.parametrize(
+    ("tokenizer", "template"),
+    [
+        (qwen_tokenizer(), "chatml"),
+        (llama_tokenizer(), None),
+        (llama_tokenizer(), "llama3"),
+        (llama_tokenizer(), "plain"),
+    ],
+)
+@pytest.mark.parametrize("text", ["Hi, you.", "say <|im_end|> or <|eot_id|>", "two\nlines"])
+def test_an_encoded_answer_continues_its_prompt_as_the_template_writes_conversations(
+    tokenizer: PreTrainedTokenizerFast, template: str | None, text: str
+) -> None:
+    renderer = ChatRenderer(tokenizer, template=template)
+    answer = renderer.encode_answer(text)
+    whole = renderer.encode_conversation([user("?"), Message("assistant", text)])
+    assert (renderer.encode([user("?")]) + answer) == whole[
+        : len(whole) - whole[::-1].index(renderer.end_id)
+    ]
+    assert answer.count(renderer.end_id) == 1
+    assert renderer.end_id in renderer.stop_ids
+    assert renderer.decode(answer).strip() == text
+
+
+def test_an_answer_begins_without_the_thought_that_a_template_puts_before_it() -> None:
+    renderer = ChatRenderer(qwen_tokenizer())
+    assert renderer.decode(renderer.encode_answer("Hi")) == "Hi"
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "stop <|im_end|> here",

@@ -19,8 +19,8 @@ from grlo.types import Rollout, Score
 
 
 @dataclass(frozen=True)
-class Batch:
-    """The scored rollouts of a step as tensors."""
+class TokenBatch:
+    """Prompts with their responses as tensors."""
 
     tokens_BT: Tensor
     """int64, right-padded."""
@@ -30,6 +30,12 @@ class Batch:
     """int64, prompt and response tokens of each row."""
     groups_B: Tensor
     """int64, rows of one prompt share a number."""
+
+
+@dataclass(frozen=True)
+class Batch(TokenBatch):
+    """The scored rollouts of a step."""
+
     scores_B: Tensor
     """float32."""
     truncated_B: Tensor
@@ -71,7 +77,7 @@ class TokenLoss:
     """Detached per-token quantities; the learner averages each over the mask."""
 
 
-AnyBatch = TypeVar("AnyBatch", bound=Batch)
+AnyBatch = TypeVar("AnyBatch", bound=TokenBatch)
 
 
 def collate(rollouts: Sequence[Rollout], scores: Sequence[Score], *, pad_id: int) -> Batch:
@@ -162,7 +168,7 @@ def pack_by_tokens(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]
     return parts
 
 
-def shared_prompt_lengths(batch: Batch) -> list[int]:
+def shared_prompt_lengths(batch: TokenBatch) -> list[int]:
     """How many leading tokens each row has in common with the row before it: its group's prompt."""
     prompt_B = batch.mask_BT.int().argmax(1)
     is_same_B = torch.zeros(len(prompt_B), dtype=torch.bool, device=prompt_B.device)
@@ -170,7 +176,7 @@ def shared_prompt_lengths(batch: Batch) -> list[int]:
     return torch.where(is_same_B, prompt_B, 0).tolist()
 
 
-def pack_groups(batch: Batch, *, max_tokens: int) -> list[Tensor]:
+def pack_groups(batch: TokenBatch, *, max_tokens: int) -> list[Tensor]:
     """Row numbers of micro-batches that keep the rows of a group together.
 
     Groups are sorted by their longest row, so that little of the attention grid is padding. A

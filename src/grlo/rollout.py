@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,8 @@ class ChatRenderer:
         if template is not None:
             self._require_tokens(template, name)
         end_ids = [] if end_of_turn is None else [self._vocabulary[end_of_turn]]
+        self.end_id: int = end_ids[0] if end_ids else eos_id
+        """What the template ends an answer with: end of turn, or end of text."""
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys([eos_id, *end_ids, *extra_stop_ids]))
         """End of text, end of turn, then any others."""
         pad_id = tokenizer.pad_token_id
@@ -128,6 +131,21 @@ class ChatRenderer:
     def encode_conversation(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Tokens of a conversation that is complete, as reward models read it."""
         return self._tokenize(messages, add_generation_prompt=False)
+
+    def encode_answer(self, text: str) -> tuple[int, ...]:
+        """Tokens of an answer as they would be sampled after `encode`, `end_id` included.
+
+        White space that the template writes between its header and an answer is part of it. Text
+        that spells a special token stays text.
+        """
+        if self._answer_space:
+            text = self._answer_space + text.lstrip()
+        tokens = self.tokenizer.encode(
+            text,
+            add_special_tokens=False,
+            split_special_tokens=self._special_pattern.search(text) is not None,
+        )
+        return (*tokens, self.end_id)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of an answer, without the stop token and other special tokens."""
@@ -221,6 +239,18 @@ class ChatRenderer:
         added = _any_of({str(token) for token in self.tokenizer.added_tokens_decoder.values()})
         match = added.match(after.lstrip())
         return match.group() if match else None
+
+    @cached_property
+    def _answer_space(self) -> str:
+        """White space that stands between the header of an answer and the answer, if any."""
+        question = Message(role="user", content="?")
+        answer = Message(role="assistant", content=_ANSWER)
+        header = self.text([question])
+        before, _, _ = self.text([question, answer], add_generation_prompt=False).rpartition(
+            _ANSWER
+        )
+        between = before.removeprefix(header) if before.startswith(header) else ""
+        return between if between.isspace() else ""
 
     def _require_tokens(self, template: str, name: str) -> None:
         needed = re.findall(r"<\|\w+\|>", TEMPLATES[template].text)

@@ -1,14 +1,16 @@
-"""Which prompts a step sees, as a function of the seed and the step."""
+"""Which prompts, or other rows, a step sees, as a function of the seed and the step."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 from grlo.seeding import derive_rng
-from grlo.types import Prompt
+
+Item = TypeVar("Item")
 
 
-class PromptSampler:
+class PromptSampler(Generic[Item]):
     """An endless stream of epochs, each a permutation of its own; a step takes the next stretch.
 
     Every prompt occurs exactly once per epoch, and nothing is left over at an epoch's end: a step
@@ -20,14 +22,14 @@ class PromptSampler:
         seed: The run's seed.
     """
 
-    def __init__(self, prompts: Sequence[Prompt], *, prompts_per_step: int, seed: int) -> None:
+    def __init__(self, prompts: Sequence[Item], *, prompts_per_step: int, seed: int) -> None:
         if not prompts or prompts_per_step < 1:
             raise ValueError("a sampler needs at least one prompt and one prompt per step")
         self._prompts = tuple(prompts)
         self._prompts_per_step = prompts_per_step
         self._seed = seed
 
-    def batch(self, step: int) -> list[Prompt]:
+    def batch(self, step: int) -> list[Item]:
         """The prompts of a step, counted from 1; no state, so a resumed run sees the same."""
         if step < 1:
             raise ValueError(f"steps count from 1, got {step}")
@@ -35,13 +37,13 @@ class PromptSampler:
         start = (step - 1) * self._prompts_per_step
         stop = start + self._prompts_per_step
         first_epoch, last_epoch = start // num_prompts, (stop - 1) // num_prompts
-        stretch: list[Prompt] = []
+        stretch: list[Item] = []
         for epoch in range(first_epoch, last_epoch + 1):
             offset = epoch * num_prompts
             stretch += self._epoch(epoch)[max(start - offset, 0) : stop - offset]
         return stretch
 
-    def _epoch(self, epoch: int) -> list[Prompt]:
+    def _epoch(self, epoch: int) -> list[Item]:
         order = list(self._prompts)
         derive_rng(self._seed, "epoch", epoch).shuffle(order)
         return order

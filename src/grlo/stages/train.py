@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
 from grlo import registry
-from grlo.errors import CheckpointError, DataError, GrloError
-from grlo.estimates import ModelShape, shape_from_config
+from grlo.errors import DataError, GrloError
+from grlo.estimates import shape_from_config
 from grlo.evaluation.gold import GoldSignal
 from grlo.interfaces import Algorithm, BuildContext, RolloutEngine
 from grlo.ledger import Ledger
@@ -32,11 +29,11 @@ from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
 from grlo.settings import Recipe
 from grlo.stages.report import report
+from grlo.stages.runs import model_shape, newest_checkpoint, stop_requests
 from grlo.trackers import open_trackers
 from grlo.training import checkpoint
 from grlo.training.flops import FlopCounter
 from grlo.training.learner import Learner
-from grlo.training.models import plain_model
 from grlo.training.trainer import Trainer
 from grlo.types import Prompt, SamplingParams, StepResult
 
@@ -68,7 +65,7 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
     with RunDir.create_or_open(
         run_dir, recipe=dump_recipe(recipe), prompt_hash=hash_prompts([*prompts, *gold_prompts])
     ) as run:
-        start, last, state = _newest_checkpoint(run)
+        start, last, state = newest_checkpoint(run)
         num_steps = recipe.training.steps
         if last is not None and (reason := _stop_reason(state)):
             print(f"{run_dir} is complete: stopped early after step {start}: {reason}.")
@@ -274,18 +271,6 @@ def _build_engine(recipe: Recipe, learner: Learner, context: BuildContext) -> Ro
     return settings.build(learner.policy, context=context, live=True)
 
 
-def _newest_checkpoint(run: RunDir) -> tuple[int, Path | None, dict[str, Any]]:
-    """Step, folder and state of the newest checkpoint, verified; (0, None, {}) for a new run."""
-    paths = run.checkpoints()
-    if not paths:
-        return 0, None, {}
-    state = checkpoint.read_state(paths[-1])
-    step = state["step"]
-    if not isinstance(step, int) or paths[-1] != run.checkpoint(step):
-        raise CheckpointError(f"{paths[-1]} says that it is step {step!r}; it was moved or edited.")
-    return step, paths[-1], state
-
-
 def _stop_reason(state: Mapping[str, Any]) -> str:
     """Why the gold signal ended the run that left this state; empty if it did not."""
     gold = state.get("gold")
@@ -303,7 +288,7 @@ def _run_steps(trainer: Trainer, recipe: Recipe, run: RunDir, saver: _Saver, *, 
         config=dump_recipe(recipe),
     )
     path = run.checkpoint(start)
-    with _stop_requests() as request, LiveView(total_steps=stop, start_step=start) as view:
+    with stop_requests() as request, LiveView(total_steps=stop, start_step=start) as view:
         trainer.progress_of = view.progress
         try:
             for result in trainer.steps(start=start + 1, stop=stop):
@@ -403,38 +388,11 @@ class _Saver:
         return path
 
 
-@dataclass
-class _StopRequest:
-    stop: bool = False
-
-
-@contextmanager
-def _stop_requests() -> Iterator[_StopRequest]:
-    """First Ctrl-C (or SIGTERM): finish the step, save, leave. Second: leave at once."""
-    request = _StopRequest()
-
-    def handle(number: int, frame: object) -> None:
-        if request.stop:
-            raise KeyboardInterrupt
-        request.stop = True
-        print("\nfinishing this step, then saving and stopping; Ctrl-C again stops at once")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _flop_counter(recipe: Recipe, learner: Learner, *, reward: object) -> FlopCounter:
     critic = learner.critic
     return FlopCounter(
-        policy=_shape(learner.policy),
-        critic=None if critic is None else _shape(critic),
+        policy=model_shape(learner.policy),
+        critic=None if critic is None else model_shape(critic),
         rewards=tuple(
             (shape_from_config(AutoConfig.from_pretrained(model).to_dict()), frozenset(part.styles))
             for part in single_rewards(reward)
@@ -445,7 +403,3 @@ def _flop_counter(recipe: Recipe, learner: Learner, *, reward: object) -> FlopCo
         num_epochs=recipe.training.num_epochs,
         checkpoints_gradients=recipe.policy.gradient_checkpointing,
     )
-
-
-def _shape(model: PreTrainedModel) -> ModelShape:
-    return shape_from_config(plain_model(model).config.to_dict())

@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,7 +24,6 @@ from transformers import GenerationConfig, PreTrainedModel
 from grlo.errors import CheckpointError
 from grlo.rollout import ChatRenderer
 from grlo.rundir import PARTIAL, list_checkpoints
-from grlo.training.learner import Learner
 from grlo.training.models import merged_weights, plain_model
 
 FORMAT = 1
@@ -34,9 +34,28 @@ _MANIFEST, _STATE, _OPTIMIZER = (
 )
 
 
+class Trained(Protocol):
+    """What a checkpoint is made of: models in training with their optimizers."""
+
+    @property
+    def policy(self) -> PreTrainedModel: ...
+
+    @property
+    def critic(self) -> PreTrainedModel | None: ...
+
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """By the names of `models`."""
+        ...
+
+    def models(self) -> Mapping[str, PreTrainedModel]:
+        """The policy as `policy` and the critic, if there is one, as `critic`."""
+        ...
+
+
 def save(
     path: Path,
-    learner: Learner,
+    learner: Trained,
     renderer: ChatRenderer,
     *,
     state: Mapping[str, object],
@@ -118,7 +137,7 @@ def read_state(path: Path) -> dict[str, object]:
     return state
 
 
-def restore(path: Path, learner: Learner) -> None:
+def restore(path: Path, learner: Trained) -> None:
     """Puts optimizer state and adapters back into a learner that was built with `checkpoint=path`.
 
     Raises:
@@ -161,7 +180,7 @@ def prune(checkpoints: Path, *, keep_last: int, keep: set[str]) -> None:
             shutil.rmtree(path)
 
 
-def _optimizer_tensors(learner: Learner) -> dict[str, Tensor]:
+def _optimizer_tensors(learner: Trained) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for model_name, model in learner.models().items():
         has_adapters = plain_model(model) is not model
@@ -189,7 +208,7 @@ def _save_model(path: Path, model: PreTrainedModel) -> None:
         plain.config.use_cache = use_cache
 
 
-def _require_space(path: Path, learner: Learner) -> None:
+def _require_space(path: Path, learner: Trained) -> None:
     needed = sum(
         parameter.numel() * parameter.element_size() * (3 if parameter.requires_grad else 1)
         for model in learner.models().values()

@@ -81,7 +81,7 @@ class Learner:
         if self.algorithm.needs_reference and recipe.policy.lora is None:
             self._reference = load_reference(recipe.policy, device=device)
         self.optimizers = {
-            name: _adamw(model, self._optimizer_settings[name])
+            name: adamw(model, self._optimizer_settings[name])
             for name, model in self.models().items()
         }
 
@@ -306,7 +306,8 @@ class _TokenAverages:
         return {name: total / self._counts[name] for name, total in self._sums.items()}
 
 
-def _adamw(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
+def adamw(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
+    """The optimizer of the parameters that are trained."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(
         trained,

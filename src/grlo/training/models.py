@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from grlo import packed
-from grlo.batch import Batch, shared_prompt_lengths
+from grlo.batch import TokenBatch, shared_prompt_lengths
 from grlo.errors import MissingExtraError, ModelError
 from grlo.settings import CriticSettings, LoraSettings, ModelSettings
 
@@ -187,7 +187,7 @@ def without_adapters(model: nn.Module) -> Iterator[nn.Module]:
 
 def token_logprobs(
     model: nn.Module,
-    batch: Batch,
+    batch: TokenBatch,
     *,
     temperature: float,
     compute_dtype: torch.dtype,
@@ -232,7 +232,7 @@ def token_logprobs(
     return _spread(logprobs_N, batch.mask_BT), _spread(entropy_N, batch.mask_BT)
 
 
-def token_values(critic: nn.Module, batch: Batch, *, compute_dtype: torch.dtype) -> Tensor:
+def token_values(critic: nn.Module, batch: TokenBatch, *, compute_dtype: torch.dtype) -> Tensor:
     """Value of the state in which each response token was chosen.
 
     Returns:
@@ -245,7 +245,7 @@ def token_values(critic: nn.Module, batch: Batch, *, compute_dtype: torch.dtype)
     return _spread(values_N, batch.mask_BT)
 
 
-def _hidden_before_responses(trunk: nn.Module, batch: Batch) -> Tensor:
+def _hidden_before_responses(trunk: nn.Module, batch: TokenBatch) -> Tensor:
     if trunk.config._attn_implementation == packed.ATTENTION:  # pyright: ignore
         packing = packed.pack(
             [
