@@ -48,9 +48,11 @@ def extract_code(text: str, *, names: Sequence[str]) -> str | None:
 
 
 def defines(code: str, names: Sequence[str]) -> bool:
-    """Whether code seems to define one of the names; it need not be valid."""
+    """Whether code seems to define one of the names, perhaps in a class; it need not be valid."""
     return any(
-        re.search(rf"^(?:async +def|def|class) +{re.escape(n)}\b|^{re.escape(n)} *=", code, re.M)
+        re.search(
+            rf"^\s*(?:async +)?(?:def|class) +{re.escape(n)}\b|^{re.escape(n)} *=", code, re.M
+        )
         for n in names
     )
 
@@ -58,24 +60,18 @@ def defines(code: str, names: Sequence[str]) -> bool:
 def _longest_code(text: str, names: Sequence[str]) -> str | None:
     """From the first line that begins code, the longest stretch that is valid Python."""
     start = _BEGINNING.search(text)
-    if start is None:
-        return None if names or not _parses(text) else text
-    lines = text[start.start() :].splitlines(keepends=True)
+    lines = text[start.start() if start else 0 :].splitlines(keepends=True)
     stop = len(lines)
     for _ in range(_MAX_ATTEMPTS):
-        line = _first_error("".join(lines[:stop]))
+        code = "".join(lines[:stop])
+        line = _first_error(code)
         if line is None:
-            code = "".join(lines[:stop])
-            return code if not names or defines(code, names) else None
+            return code if code.strip() and (not names or defines(code, names)) else None
         # The fault may lie in an earlier line, where something was opened that is never closed.
         stop = min(stop - 1, max(line - 1, 0))
         if stop == 0:
             return None
     return None
-
-
-def _parses(text: str) -> bool:
-    return bool(text.strip()) and _first_error(text) is None
 
 
 def _first_error(code: str) -> int | None:

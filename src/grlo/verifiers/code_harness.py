@@ -194,6 +194,10 @@ class Server:
 
     def on_load(self, code, names):
         exec(compile(code, "answer.py", "exec"), self.namespace)
+        for name in names:
+            # As LeetCode has it: a method of a class of this name.
+            if name not in self.namespace and hasattr(self.namespace.get("Solution"), name):
+                self.namespace[name] = getattr(self.namespace["Solution"](), name)
         return {"missing": [name for name in names if name not in self.namespace]}
 
     def on_call(self, what, args, kwargs):
@@ -456,6 +460,10 @@ def run_tests(job, link):
     Returns:
         Number of tests that passed, number of tests, and why the first other one did not.
     """
+    try:
+        setup = compile(job["setup"], "tests.py", "exec")
+    except (SyntaxError, ValueError) as error:
+        raise BrokenError(f"the tests are no Python: {error}") from None
     remotes = {name: Remote(link, {"name": name}, name) for name in job["names"]}
     if job["form"] != "programs":
         try:
@@ -466,7 +474,7 @@ def run_tests(job, link):
             raise FailedError(f"the program does not define {_shown(str, missing)}")
     namespace = {"__name__": "tests", **remotes}
     try:
-        exec(compile(job["setup"], "tests.py", "exec"), namespace)
+        exec(setup, namespace)
     except BaseException as error:
         if link.last_call:  # It has used what the answer defines.
             raise FailedError(_reason(error, link)) from None
