@@ -123,7 +123,7 @@ def left_behind() -> Callable[[Sandbox], set[int]]:
     def find(sandbox: Sandbox) -> set[int]:
         launchers = launchers_of(os.getpid())
         below = {pid for launcher in launchers for pid in descendants_of(launcher)}
-        users = set(sandbox.user_ids()) - {os.getuid()}
+        users = sandbox.users()
         return below | {pid for pid, (_, user) in processes().items() if user in users} - launchers
 
     return find

@@ -135,3 +135,30 @@ def test_a_hidden_interpreter_is_refused_where_it_cannot_be_shown(tmp_path: Path
     monkeypatch.setattr("grlo.sandbox.interpreter._can_mount", lambda: False)
     with pytest.raises(SandboxError, match="other users cannot reach"):
         choose_interpreter(str(hidden), privileged=True)
+
+
+def as_landlock_version(monkeypatch, version: int) -> None:
+    """Uses no more of landlock than an older kernel has."""
+    configure = opening._landlock
+    monkeypatch.setitem(
+        opening._CONFIGURE,
+        "landlock",
+        lambda: (f"landlock {version}", configure()[1] | {"landlock": version}),
+    )
+
+
+def test_landlock_of_older_kernels_does_for_root_and_not_for_users(monkeypatch):
+    try:
+        opening._landlock()
+    except SandboxError as error:
+        pytest.skip(str(error))
+    settings = SandboxSettings(backend="landlock", num_workers=1)
+    as_landlock_version(monkeypatch, 3)
+    if os.getuid() == 0:
+        open_sandbox(settings).close()
+    else:
+        with pytest.raises(SandboxError, match="other processes"):
+            open_sandbox(settings)
+    as_landlock_version(monkeypatch, 2)
+    with pytest.raises(SandboxError, match="writing outside"):
+        open_sandbox(settings)

@@ -3,7 +3,7 @@
 Started as `python -I -S launcher.py` by `grlo.sandbox.pool`; imports the standard library only, so
 that every program is started from a small process. Speaks over stdin and stdout: one line of JSON
 with the numbers of bytes that follow it, then these bytes. The first line is the configuration, and
-the answer to it says who the programs run as. As root it first becomes a user that nobody else is.
+the answer to it says who the programs run as: for root a user that nobody else is.
 
 The launcher ends, and with it the program, when its parent does or closes the pipe.
 """
@@ -99,31 +99,36 @@ def free_user_ids() -> range:
     return range(first + count - 2000, first + count - 1000)
 
 
-def become_nobody_else() -> socket.socket | None:
-    """As root takes a user id that no other launcher has; returns what reserves it.
+def reserve_user() -> tuple[int | None, socket.socket | None]:
+    """As root finds a user id that no other launcher has; returns it and what reserves it.
 
-    The reservation is an abstract socket: the kernel drops it with the process that holds it. None
-    is returned, and nothing changed, where we are not root, or root of a user namespace with few
-    ids: that is the ordinary user who made the namespace.
+    The reservation is an abstract socket: the kernel drops it with the process that holds it. There
+    is no such id where we are not root, or root of a user namespace with few ids: that is the
+    ordinary user who made the namespace.
     """
-    for user_id in free_user_ids() if os.geteuid() == 0 else ():
+    for user in free_user_ids() if os.geteuid() == 0 else ():
         reservation = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            reservation.bind(f"\0grlo-sandbox-user-{user_id}")
+            reservation.bind(f"\0grlo-sandbox-user-{user}")
         except OSError:
             reservation.close()
             continue
+        return user, reservation
+    return None, None
+
+
+def become(user: int | None) -> None:
+    """Gives up root for good; None stays who we are."""
+    if user is not None:
         os.setgroups([])
-        os.setresgid(user_id, user_id, user_id)
-        os.setresuid(user_id, user_id, user_id)
-        return reservation
-    return None
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
 
 
 # Processes.
 
 
-def start(arguments, environment, streams, *, keep=(), prepare=lambda: None) -> int:
+def start(arguments, environment, streams, *, keep=(), user=None, prepare) -> int:
     """Forks and executes; the child dies with the launcher. Returns the process id.
 
     Args:
@@ -131,7 +136,8 @@ def start(arguments, environment, streams, *, keep=(), prepare=lambda: None) -> 
         environment: Of the new process.
         streams: Descriptors that become its stdin, stdout and stderr.
         keep: Other descriptors that it inherits.
-        prepare: Called in the child before it executes.
+        user: Id that it becomes; None stays who we are.
+        prepare: Called in the child as that user before it executes.
 
     Raises:
         LauncherError: The child did not come to execute.
@@ -141,6 +147,8 @@ def start(arguments, environment, streams, *, keep=(), prepare=lambda: None) -> 
     pid = os.fork()
     if pid == 0:
         try:
+            become(user)
+            # Becoming another user clears the death signal.
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != launcher:
                 os._exit(1)
@@ -183,13 +191,13 @@ def children() -> list[int]:
     return found
 
 
-def end_children(*, own_user: bool) -> None:
+def end_children(user: int | None) -> None:
     """Kills and waits for every process that is left of a program.
 
     The launcher is the subreaper of its descendants: orphans become its children.
 
     Args:
-        own_user: Nobody but the launcher and its program runs as our user.
+        user: Who the programs run as, if nobody else does.
     """
     deadline = time.monotonic() + _GRACE_SECONDS
     while time.monotonic() < deadline:
@@ -197,18 +205,28 @@ def end_children(*, own_user: bool) -> None:
             pid, _ = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
-        if pid == 0 and own_user:
-            kill_user()
+        if pid == 0 and user is not None:
+            kill_user(user)
         elif pid == 0:
             for child in children():
                 os.kill(child, signal.SIGKILL)
     raise LauncherError("processes of a program could not be killed")
 
 
-def kill_user() -> None:
-    """Kills all other processes of our user at once, however fast they fork."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(-1, signal.SIGKILL)
+def kill_user(user: int) -> None:
+    """Kills all processes of a user but ourselves at once, however fast they fork."""
+    if os.geteuid() == user:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+        return
+    pid = os.fork()
+    if pid == 0:
+        try:
+            become(user)
+            os.kill(-1, signal.SIGKILL)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
 
 
 def num_tasks_of_user() -> int:
@@ -261,7 +279,9 @@ class Bubblewrap:
     def __init__(self, config) -> None:
         self.filter = sealed(bytes.fromhex(config["filter"]))
         self.python = config["python"]
-        self.own_user = config["own_user"]
+        self.user = config["user"]
+        # bwrap as a user who is not root, and we as the same, so that we may limit what it starts.
+        become(self.user)
         self.arguments = [config["bwrap"], "--unshare-all", "--die-with-parent", "--new-session"]
         self.arguments += ["--as-pid-1", "--cap-drop", "ALL", "--clearenv"]
         self.arguments += ["--uid", "65534", "--gid", "65534", "--hostname", "sandbox"]
@@ -342,17 +362,19 @@ class Landlock:
 
     def __init__(self, config) -> None:
         self.config = config
+        self.user = config["user"]
         self.folder = scratch_folder(config["scratch"])
-        self.filter = bytes.fromhex(config["filter"])
-        self.own_user = config["own_user"]
 
     def start(self, source: bytes, limits, streams) -> int:
         scratch = self.folder / "scratch"
-        scratch.mkdir()
+        scratch.mkdir(mode=0o700)
         program = self.folder / "program.py"
         program.write_bytes(source)
-        num_others = 1 if self.own_user else num_tasks_of_user()
-        num_processes = num_others + limits["num_processes"]
+        num_processes = limits["num_processes"]
+        if self.user is None:
+            num_processes += num_tasks_of_user()
+        else:
+            os.chown(scratch, self.user, self.user)
 
         def prepare() -> None:
             os.chdir(scratch)
@@ -362,12 +384,13 @@ class Landlock:
 
         arguments = [*self.config["python"], str(program)]
         environment = self.config["environment"] | {"HOME": str(scratch), "TMPDIR": str(scratch)}
-        self.program = start(arguments, environment, streams, prepare=prepare)
+        self.program = start(arguments, environment, streams, user=self.user, prepare=prepare)
         return self.program
 
     def restrict(self, program: Path, scratch: Path) -> None:
-        restrict_files([*self.config["folders"], str(program)], str(scratch))
-        load_filter(self.filter)
+        read_only = [*self.config["folders"], str(program)]
+        restrict_files(read_only, str(scratch), version=self.config["landlock"])
+        load_filter(bytes.fromhex(self.config["filter"]))
 
     def kill(self) -> None:
         os.kill(self.program, signal.SIGKILL)
@@ -396,21 +419,20 @@ _SCRATCH_PREFIX = "grlo-sandbox-"
 def scratch_folder(parent: str) -> Path:
     """A folder of our own in `parent`; it is locked as long as we live."""
     folder = Path(parent, f"{_SCRATCH_PREFIX}{os.getpid()}-{time.monotonic_ns()}")
-    folder.mkdir(mode=0o700)
+    folder.mkdir(mode=0o711)
     fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
     return folder
 
 
 def remove_stale_folders(parent: str) -> None:
     """Removes the folders of launchers that were killed: those that nobody locks."""
-    ours = {os.geteuid(), *(free_user_ids() if os.geteuid() == 0 else ())}
     for folder in Path(parent).glob(f"{_SCRATCH_PREFIX}*"):
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError:
             continue
         try:
-            if os.fstat(descriptor).st_uid in ours:
+            if os.fstat(descriptor).st_uid == os.geteuid():
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 empty(folder)
                 folder.rmdir()
@@ -447,9 +469,8 @@ _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1, 2, 4, 8, 1 << 14
 _MAKE_DEVICES_AND_SOCKETS = 1 << 6 | 1 << 9 | 1 << 11
 
 
-def restrict_files(read_only, scratch: str) -> None:
+def restrict_files(read_only, scratch: str, *, version: int) -> None:
     """Leaves this process and its children the files `read_only` and the folder `scratch`."""
-    version = call(_CREATE_RULESET, None, 0, 1)
     rights = (1 << _NUM_RIGHTS.get(version, 16)) - 1
     network = 0b11 if version >= 4 else 0
     scopes = 0b11 if version >= 6 else 0  # abstract sockets and signals
@@ -507,7 +528,7 @@ def run(backend, limits, source: bytes, stdin: bytes, *, parent: int) -> tuple[d
     deadline = begin + limits["wall_seconds"]
     verdict = watch(process, outputs, limits, parent=parent, deadline=deadline, kill=backend.kill)
     _, wait_status, usage = os.wait4(pid, 0)
-    end_children(own_user=backend.own_user)
+    end_children(backend.user)
     for descriptor, output in outputs.items():
         # Everything that could write is gone: what is in the pipe is the rest.
         while verdict != "output_limit" and (chunk := os.read(descriptor, _CHUNK)):
@@ -523,8 +544,9 @@ def run(backend, limits, source: bytes, stdin: bytes, *, parent: int) -> tuple[d
             said = b" ".join(outputs.values()).decode(errors="replace").strip()
             raise LauncherError(f"{error}: {said}") from None
         code = 0
-    cpu_limit = math.ceil(limits["cpu_seconds"])
-    if code == -signal.SIGKILL and usage.ru_utime + usage.ru_stime > 0.95 * cpu_limit:
+    # The limit counts timer ticks and the usage nanoseconds: on a busy machine they differ widely.
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    if code == -signal.SIGKILL and cpu_seconds > 0.5 * limits["cpu_seconds"]:
         verdict = verdict or "timeout"
     answer = {
         "status": verdict or ("killed" if code < 0 else "exited"),
@@ -583,6 +605,8 @@ def read_message(*lengths: str) -> tuple[dict, list[bytes]]:
         raise ParentGoneError
     header = json.loads(line)
     parts = [sys.stdin.buffer.read(header[name]) for name in lengths]
+    if any(len(part) < header[name] for name, part in zip(lengths, parts, strict=True)):
+        raise ParentGoneError
     return header, parts
 
 
@@ -612,20 +636,20 @@ def main() -> None:
             reveal(config["hidden"])
         if "scratch" in config:
             remove_stale_folders(config["scratch"])
-        reservation = become_nobody_else()
-        config["own_user"] = reservation is not None
-        if reservation:
+        user, _reservation = reserve_user()
+        if user is not None:
             # What a launcher left that was killed: its user id was free again.
-            kill_user()
+            kill_user(user)
+        config["user"] = user
         backend = BACKENDS[config["backend"]](config)
     except OSError as error:
         write_message({"error": f"the launcher cannot isolate itself: {error}"})
         return
     try:
-        write_message({"user_id": os.getuid(), "own_user": config["own_user"]})
+        write_message({"user": user})
         serve(backend, parent)
     finally:
-        end_children(own_user=backend.own_user)
+        end_children(backend.user)
         backend.close()
 
 

@@ -124,7 +124,7 @@ def _open(backend: Backend, settings: SandboxSettings) -> Sandbox:
         sandbox.close()
         raise
     not_enforced = _NOT_ENFORCED[backend]
-    if not sandbox.own_users():
+    if not sandbox.users():
         not_enforced += (_SAME_USER,) + (() if backend == "bubblewrap" else _SAME_USER_COUNT)
     sandbox.description = {
         "backend": backend,
@@ -133,7 +133,7 @@ def _open(backend: Backend, settings: SandboxSettings) -> Sandbox:
         "num_workers": num_workers,
         "interpreter": interpreter.path,
         "python_version": interpreter.version,
-        "own_users": sandbox.own_users(),
+        "own_users": bool(sandbox.users()),
         "enforced": _ENFORCED[backend],
         "not_enforced": not_enforced,
         "self_test": blocked,
@@ -165,7 +165,11 @@ def _landlock() -> tuple[str, dict[str, object]]:
         reason = os.strerror(ctypes.get_errno())
         raise SandboxError(f"the kernel has no landlock ({reason}).")
     scratch = tempfile.gettempdir()
-    return f"landlock {version}", {"scratch": scratch, "filter": _filter(namespaces=False)}
+    return f"landlock {version}", {
+        "landlock": version,
+        "scratch": scratch,
+        "filter": _filter(namespaces=False),
+    }
 
 
 def _none() -> tuple[str, dict[str, object]]:

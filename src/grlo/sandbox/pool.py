@@ -38,8 +38,7 @@ class _Worker:
     def __init__(self, config: Mapping[str, object]) -> None:
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
-        self.user_id: int | None = None
-        self.own_user = False
+        self.user: int | None = None
 
     def run(self, source: bytes, stdin: bytes, limits: Limits) -> Execution:
         """Runs one program.
@@ -92,7 +91,7 @@ class _Worker:
         hello, _, _ = self._ask(process, self._config, seconds=_START_SECONDS)
         if "error" in hello:
             raise _LauncherLostError(hello["error"])
-        self.user_id, self.own_user = hello["user_id"], hello["own_user"]
+        self.user = hello["user"]
         return process
 
     def _ask(
@@ -225,13 +224,9 @@ class Sandbox:
         """Backend, interpreter, what is enforced and what is not, and the self-test's result."""
         return dict(self.description)
 
-    def user_ids(self) -> list[int]:
-        """Users that programs were run as so far."""
-        return [worker.user_id for worker in self._workers if worker.user_id is not None]
-
-    def own_users(self) -> bool:
-        """Whether each worker has a user id that nobody else has; known after the first program."""
-        return any(worker.own_user for worker in self._workers)
+    def users(self) -> set[int]:
+        """Ids of the users that programs were run as so far and that nobody else has."""
+        return {worker.user for worker in self._workers if worker.user is not None}
 
     def close(self) -> None:
         """Ends all programs and launchers; calls of `run` that wait for one raise."""

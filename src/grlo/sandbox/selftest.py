@@ -33,11 +33,11 @@ def see_process():
     with open(f"/proc/{known['process']}/stat") as file:
         file.read()
 
-def signal_process():
-    # In a process tree of our own the number may be ours.
-    if known["process"] == os.getpid():
+def signal_process(pid):
+    # In a process tree of our own there is no parent, and any number may be ours.
+    if pid in (0, os.getpid()):
         raise LookupError
-    os.kill(known["process"], 0)
+    os.kill(pid, 0)
 
 def read_environment():
     allowed = {"PWD", "LC_CTYPE", "TMPDIR", *known["environment"]}
@@ -87,7 +87,8 @@ print(json.dumps({
     "writing outside": fails(write, known["folder"] + "/new")
         and fails(os.truncate, known["secret"], 0) and fails(os.chmod, known["secret"], 0),
     "environment": fails(read_environment),
-    "other processes": fails(see_process) and fails(signal_process),
+    "other processes": fails(see_process) and fails(signal_process, known["process"])
+        and fails(signal_process, os.getppid()),
     "system calls": fails(os.memfd_create, "x"),
     "number of processes": fails(fork_too_often),
     "memory": fails(bytearray, known["memory_bytes"]),
@@ -125,7 +126,7 @@ def self_test(sandbox: Sandbox, *, environment: Mapping[str, str]) -> dict[str, 
         secret.write_text("secret")
         # Readable and writable to every user: what protects them is the sandbox alone.
         folder.chmod(0o777)
-        secret.chmod(0o644)
+        secret.chmod(0o666)
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         abstract = stack.enter_context(socket.socket(socket.AF_UNIX))
         abstract.bind(f"\0grlo-selftest-{os.getpid()}-{id(sandbox)}")
