@@ -72,6 +72,23 @@ def train(
 
 
 @app.command()
+def sft(
+    recipes: Recipes,
+    run: Annotated[Path, typer.Option("--run", help="Run directory; resumed if it holds a run.")],
+    overrides: Overrides = None,
+) -> None:
+    """Fine-tunes a model on demonstrations by a recipe, or resumes a run."""
+    from grlo.recipe import load_recipe_of
+    from grlo.settings import SFTRecipe
+
+    recipe = load_recipe_of(SFTRecipe, recipes, overrides=overrides or ())
+
+    from grlo.stages.sft import sft as run_sft
+
+    print(run_sft(recipe, run_dir=run))
+
+
+@app.command()
 def quickstart(
     run: Annotated[Path, typer.Option("--run", help="Run directory.")] = Path("runs/quickstart"),
     seed: Annotated[int, typer.Option(help="Seed of all three arms.")] = 0,
@@ -93,6 +110,25 @@ def chat(
     from grlo.stages.chat import chat as run_chat
 
     run_chat(model, temperature=temperature, max_tokens=max_tokens, template=template)
+
+
+@app.command("pass-rate")
+def pass_rate(
+    recipes: Recipes,
+    out: Annotated[Path, typer.Option(help="JSONL of the prompts that are kept.")],
+    samples: Annotated[int, typer.Option(min=1, help="Answers per prompt.")] = 8,
+    least: Annotated[float, typer.Option("--min", min=0, max=1, help="Lowest rate kept.")] = 0.1,
+    most: Annotated[float, typer.Option("--max", min=0, max=1, help="Highest rate kept.")] = 0.9,
+    overrides: Overrides = None,
+) -> None:
+    """Keeps the prompts that a recipe's policy answers right sometimes, not always or never."""
+    from grlo.recipe import load_recipe
+
+    recipe = load_recipe(recipes, overrides=overrides or ())
+
+    from grlo.stages.pass_rate import pass_rate as run_pass_rate
+
+    run_pass_rate(recipe, out=out, num_samples=samples, least=least, most=most)
 
 
 @app.command()

@@ -445,3 +445,23 @@ def test_mutants_are_programs_and_differ_from_the_original() -> None:
     found = list(mutants(code))
     assert len(found) == len(set(found)) == 8
     assert code not in found
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "code"),
+    [
+        ("Hello there", [], None),
+        ("", [], None),
+        ("print(1)", [], "print(1)"),
+        ("First:\n```\nls\n```\nthen\n```py\nprint(1)\n```", [], "print(1)\n"),
+        ("def f():\n    return 1\nNow you know.", ["f"], "def f():\n    return 1\n"),
+        ("def f():\n    return (1\n", ["f"], None),
+        ("f() is defined above", ["f"], None),
+        ("```python\nf(1)\n```", ["f"], "f(1)\n"),
+        ("<think>def f(): pass", ["f"], None),
+    ],
+)
+def test_the_program_of_an_answer_is_found(text, names, code) -> None:
+    from grlo.verifiers.code_extraction import extract_code
+
+    assert extract_code(text, names=names) == code

@@ -32,6 +32,8 @@ from grlo.rollout import ChatRenderer, check_compatible
 from grlo.settings import Dtype
 from grlo.stages.chat import newest_model
 
+_DEFAULT_ENGINE = HFEngineSettings()
+
 
 def evaluate(
     model: str,
@@ -114,7 +116,7 @@ def run_benchmarks(
     for number, benchmark in enumerate(loaded, start=1):
         if benchmark.name in results:
             continue
-        engine = engine or _load_engine(
+        engine = engine or load_engine(
             path, renderer, device=device, dtype=cast(Dtype, dtype), seed=seed
         )
         with progress_bar(f"{number}/{len(loaded)} {benchmark.name}") as progress:
@@ -144,9 +146,20 @@ def load_benchmark(name: str) -> Benchmark:
     return benchmark
 
 
-def _load_engine(
-    path: str, renderer: ChatRenderer, *, device: str, dtype: Dtype, seed: int
+def load_engine(
+    path: str,
+    renderer: ChatRenderer,
+    *,
+    device: str,
+    dtype: Dtype,
+    seed: int,
+    settings: HFEngineSettings = _DEFAULT_ENGINE,
 ) -> RolloutEngine:
+    """An engine on a model of its own.
+
+    Raises:
+        ModelError: There is no such language model, or its tokenizer does not fit.
+    """
     disable_progress_bar()  # Of loading; ours is about answers.
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -155,7 +168,7 @@ def _load_engine(
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{path}: no language model could be loaded ({error}).") from error
     check_compatible(renderer.max_token_id, vocab_size=model.config.vocab_size)
-    return HFEngineSettings().build(model, context=BuildContext(device=device, seed=seed))
+    return settings.build(model, context=BuildContext(device=device, seed=seed))
 
 
 def _weights_identity(path: str) -> dict[str, str]:

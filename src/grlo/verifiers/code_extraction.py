@@ -49,17 +49,16 @@ def extract_code(text: str, *, names: Sequence[str]) -> str | None:
 
 def defines(code: str, names: Sequence[str]) -> bool:
     """Whether code seems to define one of the names, perhaps in a class; it need not be valid."""
-    return any(
-        re.search(
-            rf"^\s*(?:async +)?(?:def|class) +{re.escape(n)}\b|^{re.escape(n)} *=", code, re.M
-        )
-        for n in names
-    )
+    either = "|".join(map(re.escape, names))
+    definition = rf"^\s*(?:async +)?(?:def|class) +(?:{either})\b|^(?:{either}) *="
+    return bool(names) and re.search(definition, code, re.M) is not None
 
 
 def _longest_code(text: str, names: Sequence[str]) -> str | None:
     """From the first line that begins code, the longest stretch that is valid Python."""
     start = _BEGINNING.search(text)
+    if start is None and not names:  # Prose has lines that are valid Python too.
+        return text if text.strip() and _first_error(text) is None else None
     lines = text[start.start() if start else 0 :].splitlines(keepends=True)
     stop = len(lines)
     for _ in range(_MAX_ATTEMPTS):
