@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -296,8 +296,22 @@ def _show_verifier(part: SingleReward) -> None:
     registry.close(verifier)
     if facts:
         _heading(f"What grades ({part.key})")
-        for name, fact in facts.items():
-            print(f"{name}: {fact}")
+        _show_facts(facts)
+
+
+def _show_facts(facts: Mapping[str, object], indent: str = "") -> None:
+    for name, fact in facts.items():
+        if isinstance(fact, Mapping) and all(value is True for value in fact.values()):
+            print(f"{indent}{name}: {', '.join(map(str, fact))}")
+        elif isinstance(fact, Mapping):
+            print(f"{indent}{name}:")
+            _show_facts(fact, indent + "  ")
+        elif isinstance(fact, (list, tuple)):
+            print(f"{indent}{name}:")
+            for item in fact:
+                print(f"{indent}  - {item}")
+        else:
+            print(f"{indent}{name}: {fact}")
 
 
 def _check_reward_model(
