@@ -26,9 +26,9 @@ def test_auto_takes_the_strongest_and_describes_it(sandbox: Sandbox):
     assert any("kernel is shared" in line for line in description["not_enforced"])
 
 
-def test_the_self_test_takes_less_than_two_seconds(sandbox: Sandbox):
-    # Half a second on an idle machine.
-    assert sandbox.describe()["self_test_seconds"] < 2  # pyright: ignore[reportOperatorIssue]
+def test_the_self_test_takes_a_few_seconds_at_most(sandbox: Sandbox):
+    # A tenth of a second on an idle machine.
+    assert sandbox.describe()["self_test_seconds"] < 5  # pyright: ignore[reportOperatorIssue]
 
 
 def test_an_ordinary_user_has_a_sandbox_and_is_told_what_it_lacks(as_ordinary_user):

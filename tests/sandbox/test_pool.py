@@ -68,8 +68,8 @@ def test_calls_beyond_the_workers_wait_and_all_get_their_own_answer(sandbox: San
 def test_programs_run_at_the_same_time(sandbox: Sandbox):
     begin = time.monotonic()
     with ThreadPoolExecutor(2) as threads:
-        list(threads.map(lambda _: sandbox.run("import time; time.sleep(1)"), range(2)))
-    assert time.monotonic() - begin < 1.9
+        list(threads.map(lambda _: sandbox.run("import time; time.sleep(2)"), range(2)))
+    assert time.monotonic() - begin < 3.9
 
 
 def test_programs_at_the_same_time_share_no_user_no_folder_and_no_process(sandbox: Sandbox):
@@ -97,7 +97,7 @@ def test_a_fork_bomb_does_not_keep_its_neighbour_from_forking(sandbox: Sandbox):
     bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
     forks = "import os\nfor _ in range(50):\n    if os.fork() == 0: os._exit(0)\n    os.wait()"
     with ThreadPoolExecutor(2) as threads:
-        exploding = threads.submit(sandbox.run, bomb, limits=Limits(wall_seconds=1.5))
+        exploding = threads.submit(sandbox.run, bomb, limits=Limits(wall_seconds=2.5))
         time.sleep(0.3)
         assert sandbox.run(forks).exit_code == 0
         assert not exploding.done()
@@ -147,7 +147,6 @@ if {moment == "running"}:
     for _ in range(2):
         arguments = {{"limits": Limits(wall_seconds=60)}}
         threading.Thread(target=sandbox.run, args=({SLEEPER!r},), kwargs=arguments).start()
-    time.sleep(0.5)
 print("ready", flush=True)
 time.sleep(60)
 """
@@ -155,8 +154,9 @@ time.sleep(60)
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
-    tree = descendants(process.pid)
-    assert len(tree) >= {"idle": 2, "running": 11}[moment]
+    # The forked child and one launcher; two launchers with bwrap and three processes each.
+    least = {"idle": 2, "running": 11}[moment]
+    tree = until(lambda: len(below := descendants(process.pid)) >= least and below)
     process.kill()
     process.wait()
     until(lambda: sum(map(is_running, tree)) <= 1, seconds=5)
