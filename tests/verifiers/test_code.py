@@ -455,6 +455,8 @@ def test_mutants_are_programs_and_differ_from_the_original() -> None:
         ("print(1)", [], "print(1)"),
         ("First:\n```\nls\n```\nthen\n```py\nprint(1)\n```", [], "print(1)\n"),
         ("def f():\n    return 1\nNow you know.", ["f"], "def f():\n    return 1\n"),
+        ("N = 2\ndef f():\n    return N\n", ["f"], "N = 2\ndef f():\n    return N\n"),
+        ("x = 1 is wrong.\ndef f():\n    return 1\n", ["f"], "def f():\n    return 1\n"),
         ("def f():\n    return (1\n", ["f"], None),
         ("f() is defined above", ["f"], None),
         ("```python\nf(1)\n```", ["f"], "f(1)\n"),

@@ -14,9 +14,11 @@ _FENCE = re.compile(
 )
 _PYTHON = ("python", "py", "python3")
 # Where code may begin in text without a fence.
-_BEGINNING = re.compile(r"^(?:import |from \w|def |async def |class |@\w)", re.M)
+_BEGINNING = re.compile(
+    r"^(?:import |from \w|def |async def |class |@\w|[A-Za-z_]\w* *(?::[^=\n]+)?=[^=])", re.M
+)
 _MAX_CHARACTERS = 200_000
-_MAX_ATTEMPTS = 50
+_MAX_ATTEMPTS, _MAX_BEGINNINGS = 50, 20
 
 
 def extract_code(text: str, *, names: Sequence[str]) -> str | None:
@@ -55,22 +57,29 @@ def defines(code: str, names: Sequence[str]) -> bool:
 
 
 def _longest_code(text: str, names: Sequence[str]) -> str | None:
-    """From the first line that begins code, the longest stretch that is valid Python."""
-    start = _BEGINNING.search(text)
-    if start is None and not names:  # Prose has lines that are valid Python too.
-        return text if text.strip() and _first_error(text) is None else None
-    lines = text[start.start() if start else 0 :].splitlines(keepends=True)
+    """The longest stretch of valid Python from the first line that begins one with the names."""
+    if text.strip() and _first_error(text) is None and (not names or defines(text, names)):
+        return text
+    beginnings = [match.start() for match in _BEGINNING.finditer(text)]
+    for start in beginnings[:_MAX_BEGINNINGS]:
+        code = _valid_prefix(text[start:].splitlines(keepends=True))
+        if code and (not names or defines(code, names)):
+            return code
+    return None
+
+
+def _valid_prefix(lines: Sequence[str]) -> str:
+    """The first lines up to where Python can no longer read them; empty if it reads none."""
     stop = len(lines)
     for _ in range(_MAX_ATTEMPTS):
-        code = "".join(lines[:stop])
-        line = _first_error(code)
+        line = _first_error("".join(lines[:stop]))
         if line is None:
-            return code if code.strip() and (not names or defines(code, names)) else None
+            break
         # The fault may lie in an earlier line, where something was opened that is never closed.
         stop = min(stop - 1, max(line - 1, 0))
-        if stop == 0:
-            return None
-    return None
+    else:
+        return ""
+    return "".join(lines[:stop])
 
 
 def _first_error(code: str) -> int | None:
