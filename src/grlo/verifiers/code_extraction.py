@@ -58,13 +58,20 @@ def defines(code: str, names: Sequence[str]) -> bool:
 
 def _longest_code(text: str, names: Sequence[str]) -> str | None:
     """The longest stretch of valid Python from the first line that begins one with the names."""
-    if text.strip() and _first_error(text) is None and (not names or defines(text, names)):
+    if not text.strip() or (names and not defines(text, names)):
+        return None
+    if _first_error(text) is None:
         return text
-    beginnings = [match.start() for match in _BEGINNING.finditer(text)]
-    for start in beginnings[:_MAX_BEGINNINGS]:
-        code = _valid_prefix(text[start:].splitlines(keepends=True))
+    seen = num_tries = 0
+    for beginning in _BEGINNING.finditer(text):
+        if beginning.start() < seen:  # It would end at the same fault.
+            continue
+        code = _valid_prefix(text[beginning.start() :].splitlines(keepends=True))
         if code and (not names or defines(code, names)):
             return code
+        seen, num_tries = beginning.start() + len(code), num_tries + 1
+        if num_tries == _MAX_BEGINNINGS:
+            return None
     return None
 
 
