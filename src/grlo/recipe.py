@@ -1,4 +1,4 @@
-"""Recipes: TOML files merged left to right into a validated `grlo.settings.Recipe`, and back.
+"""Recipes: TOML files merged left to right into a validated recipe, and back.
 
 All errors of a recipe are found before any is raised.
 """
@@ -11,10 +11,11 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from grlo.rundir import newest_checkpoint
 from grlo.schema import Origins, Table, dump, parse, plugin_name, recipe_error, shown
-from grlo.settings import CriticSettings, OptimizerSettings, Recipe
+from grlo.settings import CriticSettings, OptimizerSettings, Recipe, SFTRecipe
 
 REMOVED = "none"
 """`--set key=none` takes a key out again, so that its default holds."""
@@ -28,6 +29,8 @@ NANO_FILES = {
 }
 """What `nano:NAME` stands for among the assets of the embedded miniature."""
 
+AnyRecipe = TypeVar("AnyRecipe", Recipe, SFTRecipe)
+
 
 @dataclass(frozen=True)
 class _Layer:
@@ -38,6 +41,13 @@ class _Layer:
 
 
 def load_recipe(paths: Sequence[Path], *, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a reinforcement-learning run; see `load_recipe_of`."""
+    return load_recipe_of(Recipe, paths, overrides=overrides)
+
+
+def load_recipe_of(
+    cls: type[AnyRecipe], paths: Sequence[Path], *, overrides: Sequence[str] = ()
+) -> AnyRecipe:
     """Reads, merges and validates a recipe.
 
     Tables merge key by key and later files win. A file that names another engine, reward or
@@ -45,6 +55,7 @@ def load_recipe(paths: Sequence[Path], *, overrides: Sequence[str] = ()) -> Reci
     states them.
 
     Args:
+        cls: `Recipe` or `SFTRecipe`.
         paths: TOML files, left to right.
         overrides: `section.key=value`, applied last. The value is TOML; what is not TOML is taken
             as a string, and `none` restores the default. Relative paths are relative to the
@@ -71,10 +82,10 @@ def load_recipe(paths: Sequence[Path], *, overrides: Sequence[str] = ()) -> Reci
     origin: dict[str, str] = {}
     for layer in layers:
         _merge(merged, layer.table, origin, label=layer.label)
-    return _build(merged, origin, default_origin=", ".join(str(path) for path in paths))
+    return _build(cls, merged, origin, default_origin=", ".join(str(path) for path in paths))
 
 
-def dump_recipe(recipe: Recipe) -> Table:
+def dump_recipe(recipe: Recipe | SFTRecipe) -> Table:
     """The recipe as JSON-able tables with every default written out."""
     return dump(recipe, registries=_registries())
 
@@ -85,15 +96,15 @@ def load_dumped(table: Mapping[str, object]) -> Recipe:
     Raises:
         RecipeError: The table is not a recipe of this version of the package.
     """
-    return _build(dict(table), {}, default_origin="recipe.json")
+    return _build(Recipe, dict(table), {}, default_origin="recipe.json")
 
 
-def format_recipe(recipe: Recipe) -> str:
+def format_recipe(recipe: Recipe | SFTRecipe) -> str:
     """The recipe as TOML with every default written out; keys without a value are comments."""
     return "\n".join(_toml_lines(dump_recipe(recipe))).strip() + "\n"
 
 
-def differences(before: Recipe, after: Recipe) -> list[str]:
+def differences(before: AnyRecipe, after: AnyRecipe) -> list[str]:
     """One line `key: old -> new` for every setting in which two recipes differ."""
     old, new = dict(_flatten(dump_recipe(before))), dict(_flatten(dump_recipe(after)))
     return [
@@ -146,6 +157,17 @@ def validate(recipe: Recipe) -> list[str]:
     if needs_critic:
         problems += _optimizer_problems("critic.optimizer", recipe.critic.optimizer, steps=steps)
     return problems
+
+
+def validate_sft(recipe: SFTRecipe, *, steps: int = 0) -> list[str]:
+    """What makes a recipe of supervised fine-tuning useless; see `validate`.
+
+    Args:
+        recipe: A recipe whose single values are valid.
+        steps: Of the run, where the recipe leaves them to the number of demonstrations.
+    """
+    steps = steps or recipe.training.steps
+    return _optimizer_problems("optimizer", recipe.optimizer, steps=steps) if steps else []
 
 
 def _optimizer_problems(key: str, optimizer: OptimizerSettings, *, steps: int) -> list[str]:
@@ -276,13 +298,19 @@ def _name(table: Table, dotted: str, old: Table) -> object:
     return table.get("name", old.get("name", "hf" if dotted == "engine" else None))
 
 
-def _build(table: Table, origin: Mapping[str, str], *, default_origin: str) -> Recipe:
+def _build(
+    cls: type[AnyRecipe], table: Table, origin: Mapping[str, str], *, default_origin: str
+) -> AnyRecipe:
     """The recipe of a merged table, or one error with all its problems."""
     origins = Origins(of_key=origin, default=default_origin)
-    recipe = parse(Recipe, table, registries=_registries(), origins=origins)
-    if problems := validate(recipe):
+    recipe = parse(cls, table, registries=_registries(), origins=origins)
+    if problems := _problems(recipe):
         raise recipe_error(problems)
     return recipe
+
+
+def _problems(recipe: Recipe | SFTRecipe) -> list[str]:
+    return validate(recipe) if isinstance(recipe, Recipe) else validate_sft(recipe)
 
 
 # Writing ------------------------------------------------------------------------------------------

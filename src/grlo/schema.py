@@ -137,7 +137,8 @@ class _Reader:
                 values[field.name] = value
             if not _is_required(field):
                 keys[field.name] = NotRequired[keys[field.name]]
-        if not has_plugins:
+        # The outermost one is a table in any case: that is what unknown keys are refused by.
+        if path and not has_plugins:
             return cls, values
         return _table_type(cls.__name__, keys, lambda parsed: cls(**parsed)), values
 

@@ -328,3 +328,82 @@ class Recipe:
     shaping: ShapingSettings = field(default_factory=ShapingSettings)
     gold: GoldSettings | None = None
     trackers: TrackerSettings = field(default_factory=TrackerSettings)
+
+
+@dataclass(frozen=True)
+class DemonstrationSettings:
+    """Where the demonstrations of supervised fine-tuning come from."""
+
+    sources: tuple[str, ...]
+    """Files (.jsonl, .jsonl.gz, .parquet) or hub data sets as `hub:owner/name[:split]`."""
+    response: str | None = None
+    """Field with the answer, dotted where it lies in another (`reward_model.ground_truth`); None
+    takes the one that the row has (`grlo.prompts.demonstrations`)."""
+    suffix: str = ""
+    """Appended, as it is, to the last message of every prompt."""
+    max_tokens: int = 4096
+    """Most tokens of prompt and response together."""
+    overlong: Literal["drop", "cut", "error"] = "drop"
+    """What happens to a longer demonstration. `cut` ends its response at the limit, without a stop
+    token; one whose prompt alone reaches the limit is dropped. Both are counted."""
+    held_out_fraction: float = 0.0
+    """Share of the prompts whose demonstrations are kept out of training, drawn by the seed."""
+
+    def __post_init__(self) -> None:
+        require(len(self.sources) > 0, "sources must name at least one file or data set")
+        require(self.max_tokens > 1, "max_tokens must be at least 2")
+        require(0 <= self.held_out_fraction < 1, "held_out_fraction must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class SFTTrainingSettings:
+    """How long supervised fine-tuning takes, and what an update is made of."""
+
+    num_epochs: int = 0
+    """Passes over the demonstrations; or give `steps`."""
+    steps: int = 0
+    """Updates; or give `num_epochs`."""
+    rows_per_step: int = 64
+    """Demonstrations in one update."""
+    evaluate_every: int = 50
+    """Steps between measurements of the held-out loss; the last step always has one."""
+    micro_batch_tokens: int = 16384
+    """Tokens in one forward and backward pass; changes memory, not gradients."""
+    device: str = "auto"
+    """`auto` is `cuda` when there is one, else `cpu`."""
+    num_threads: int = 0
+    """CPU threads of torch; 0 leaves torch's choice."""
+
+    def __post_init__(self) -> None:
+        require(self.num_epochs >= 0 and self.steps >= 0, "num_epochs and steps count from 1")
+        require(
+            (self.num_epochs > 0) != (self.steps > 0), "give either num_epochs or steps, not both"
+        )
+        require(self.rows_per_step > 0, "rows_per_step must be positive")
+        require(self.evaluate_every > 0, "evaluate_every must be positive")
+        require(self.micro_batch_tokens > 0, "micro_batch_tokens must be positive")
+
+
+@dataclass(frozen=True)
+class SFTCheckpointSettings(CheckpointSettings):
+    """What is kept of a run of supervised fine-tuning."""
+
+    every: int = 100
+    """Steps between checkpoints; the last step always leaves one."""
+    keep_best: bool = True
+    """Keeps the checkpoint with the lowest held-out loss besides, if there is a held-out share."""
+
+
+@dataclass(frozen=True)
+class SFTRecipe:
+    """Everything that determines a run of supervised fine-tuning."""
+
+    policy: ModelSettings
+    data: DemonstrationSettings
+    training: SFTTrainingSettings
+    seed: int = 0
+    optimizer: OptimizerSettings = field(
+        default_factory=lambda: OptimizerSettings(learning_rate=1e-5)
+    )
+    checkpoint: SFTCheckpointSettings = field(default_factory=SFTCheckpointSettings)
+    trackers: TrackerSettings = field(default_factory=TrackerSettings)

@@ -119,6 +119,16 @@ class PreferencePair:
 
 
 @dataclass(frozen=True)
+class Demonstration:
+    """A conversation and the answer to be imitated."""
+
+    messages: tuple[Message, ...]
+    response: str
+    source: str = ""
+    """Where the row came from, as `file:line`."""
+
+
+@dataclass(frozen=True)
 class LedgerEntry:
     """What one phase of one step cost."""
 

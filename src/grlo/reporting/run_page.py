@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from grlo.ledger import summarize
@@ -46,6 +46,10 @@ _ANSWERS: Mapping[str, Mapping[str, str]] = {
     "groups without spread, share": {"": "group/zero_spread"},
 }
 _TRAINING: Mapping[str, Mapping[str, str]] = {
+    "loss of demonstrations, nats per token": {
+        "training": "sft/loss",
+        "held out": "held_out/loss",
+    },
     "KL, nats": {"to the start": "policy/kl", "of the update": "policy/approx_kl"},
     "entropy, nats": {"": "policy/entropy"},
     "gradient norm": {"policy": "policy/grad_norm", "critic": "critic/grad_norm"},
@@ -104,6 +108,8 @@ def _summary(recipe: Mapping[str, Any], rows: Sequence[Row]) -> str:
         return "-" if value is None else str(value)
 
     done, total = rows[-1]["step"] if rows else 0, setting("training", "steps")
+    if "data" in recipe:
+        return _sft_summary(setting, rows)
     facts = {
         "policy": setting("policy", "model"),
         "algorithm": setting("algorithm", "name"),
@@ -122,6 +128,23 @@ def _summary(recipe: Mapping[str, Any], rows: Sequence[Row]) -> str:
     if golds := [(row["gold/mean"], row["step"]) for row in rows if "gold/mean" in row]:
         best, step = max(golds, key=lambda pair: (pair[0], -pair[1]))
         facts["gold, best and last"] = f"{best:.3f} (step {step}), {golds[-1][0]:.3f}"
+    return html_table(["", ""], [[name, visible(value)] for name, value in facts.items()])
+
+
+def _sft_summary(setting: Callable[..., str], rows: Sequence[Row]) -> str:
+    facts = {
+        "policy": setting("policy", "model"),
+        "demonstrations": setting("data", "sources"),
+        "steps": str(rows[-1]["step"] if rows else 0),
+        "demonstrations per step": setting("training", "rows_per_step"),
+    }
+    if rows:
+        facts["loss of the first and the last step, nats per token"] = (
+            f"{rows[0]['sft/loss']:.4f}, {rows[-1]['sft/loss']:.4f}"
+        )
+    if losses := [(row["held_out/loss"], row["step"]) for row in rows if "held_out/loss" in row]:
+        lowest, step = min(losses)
+        facts["held-out loss, lowest and last"] = f"{lowest:.4f} (step {step}), {losses[-1][0]:.4f}"
     return html_table(["", ""], [[name, visible(value)] for name, value in facts.items()])
 
 

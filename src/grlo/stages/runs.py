@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from grlo.errors import CheckpointError
@@ -17,6 +18,13 @@ from grlo.estimates import ModelShape, shape_from_config
 from grlo.rundir import RunDir
 from grlo.training import checkpoint
 from grlo.training.models import plain_model
+
+
+def choose_device(name: str) -> str:
+    """`auto` is `cuda` when there is one, else `cpu`; other names stay as they are."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
 
 
 def newest_checkpoint(run: RunDir) -> tuple[int, Path | None, dict[str, Any]]:

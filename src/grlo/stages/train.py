@@ -29,7 +29,7 @@ from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
 from grlo.settings import Recipe
 from grlo.stages.report import report
-from grlo.stages.runs import model_shape, newest_checkpoint, stop_requests
+from grlo.stages.runs import choose_device, model_shape, newest_checkpoint, stop_requests
 from grlo.trackers import open_trackers
 from grlo.training import checkpoint
 from grlo.training.flops import FlopCounter
@@ -101,13 +101,6 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
         except GrloError as error:  # The run itself is whole.
             print(f"no report: {error}")
         return last
-
-
-def choose_device(name: str) -> str:
-    """`auto` is `cuda` when there is one, else `cpu`; other names stay as they are."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
 
 
 def load_prompts(recipe: Recipe, renderer: ChatRenderer) -> list[Prompt]:
