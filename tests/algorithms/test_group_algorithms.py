@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from grlo.algorithms.cispo import CISPO
-from grlo.algorithms.clipped import ClippedPolicy
+from grlo.algorithms.clipped import ClippedPolicy, with_sequence_advantages
 from grlo.algorithms.dapo import DAPO
 from grlo.algorithms.grpo import GRPO
 from grlo.algorithms.gspo import GSPO
@@ -117,7 +117,7 @@ def cispo(new_BT: Tensor, old_BT: Tensor) -> Tensor:
     total = torch.zeros((), dtype=torch.float64)
     for row, advantage in enumerate(advantages()):
         for t in tokens_of(row):
-            weight = min(math.exp(float(new_BT[row, t] - old_BT[row, t])), 5.0)
+            weight = min(math.exp(float((new_BT[row, t] - old_BT[row, t]).detach())), 5.0)
             total = total + weight * advantage * new_BT[row, t]
     return total / sum(LENGTHS)
 
@@ -146,6 +146,51 @@ def test_some_tokens_of_the_oracle_are_clipped_and_some_are_not() -> None:
         metrics = algorithm.policy_loss(new_BT, torch.zeros_like(new_BT), train).metrics_BT
         share = metrics["policy/clip_fraction"][batch.mask_BT].mean()
         assert 0 < share < 1, algorithm.name
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "ratio", "advantage", "slope"),
+    [
+        # Better answers: stopped above; CISPO goes on with the largest weight.
+        (DAPO(), 1.27, 1.0, -1.27),
+        (DAPO(), 1.29, 1.0, 0.0),
+        (DAPO(), 0.5, 1.0, -0.5),
+        (GSPO(), 1.0003, 1.0, -1.0003),
+        (GSPO(), 1.0005, 1.0, 0.0),
+        (GSPO(), 0.9, 1.0, -0.9),
+        (CISPO(), 4.9, 1.0, -4.9),
+        (CISPO(), 6.0, 1.0, -5.0),
+        (CISPO(), 0.01, 1.0, -0.01),
+        # Worse answers: stopped below, without a dual clip above.
+        (DAPO(), 0.81, -1.0, 0.81),
+        (DAPO(), 0.79, -1.0, 0.0),
+        (DAPO(), 7.0, -1.0, 7.0),
+        (GSPO(), 0.9998, -1.0, 0.9998),
+        (GSPO(), 0.9996, -1.0, 0.0),
+        (GSPO(), 7.0, -1.0, 7.0),
+        (CISPO(), 0.01, -1.0, 0.01),
+        (CISPO(), 6.0, -1.0, 5.0),
+    ],
+)
+def test_every_quadrant_of_ratio_and_advantage(
+    algorithm: ClippedPolicy, ratio: float, advantage: float, slope: float
+) -> None:
+    """How a response's mean loss changes as all its log-probabilities rise together."""
+    batch, new_BT = make_batch(0.0)
+    assert batch.old_logprobs_BT is not None
+    train = with_sequence_advantages(batch, torch.full((len(LENGTHS),), advantage))
+    shift = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    logprobs_BT = batch.old_logprobs_BT + math.log(ratio) + shift
+    loss_BT = algorithm.policy_loss(logprobs_BT, torch.zeros_like(new_BT), train).loss_BT
+    for row in range(len(LENGTHS)):
+        loss = loss_BT[row, tokens_of(row)].mean()
+        (found,) = torch.autograd.grad(loss, shift, retain_graph=True)
+        assert math.isclose(float(found), slope, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def test_cispo_refuses_a_dual_clip_that_it_would_ignore() -> None:
+    with pytest.raises(ValueError, match="dual_clip must be 0"):
+        CISPO(dual_clip=3.0)
 
 
 def test_where_ppo_stops_a_token_cispo_goes_on() -> None:

@@ -145,9 +145,7 @@ def test_what_there_is_is_trained_on_when_draws_run_out(make_trainer: MakeTraine
 
 def test_a_step_with_nothing_to_learn_from_stops_the_run(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(Reward(""), max_draws=2)
-    with pytest.raises(
-        RewardError, match=r"each of the 4 groups .* \(the mean is 0"
-    ):
+    with pytest.raises(RewardError, match=r"each of the 4 groups .* \(the mean is 0"):
         list(trainer.steps(start=1, stop=1))
 
 

@@ -15,7 +15,10 @@ from transformers import (
 )
 
 from grlo import packed
+from grlo.algorithms.cispo import CISPO
+from grlo.algorithms.dapo import DAPO
 from grlo.algorithms.grpo import GRPO
+from grlo.algorithms.gspo import GSPO
 from grlo.algorithms.ppo import PPO
 from grlo.algorithms.reinforce_pp import ReinforcePlusPlus
 from grlo.algorithms.rloo import RLOO
@@ -52,6 +55,9 @@ ALGORITHMS = {
     "grpo": GRPO(),
     "grpo_kl": GRPO(kl_coefficient=0.1, kl_estimator="k3"),
     "dr_grpo": GRPO(scale_by_std=False, reduction="constant_length"),
+    "dapo": DAPO(),
+    "gspo": GSPO(),
+    "cispo": CISPO(),
     "rloo": RLOO(),
     "reinforce_pp": ReinforcePlusPlus(),
     "reinforce_pp_group": ReinforcePlusPlus(baseline="group"),

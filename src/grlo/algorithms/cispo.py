@@ -10,6 +10,7 @@ from grlo.algorithms.clipped import Reduction
 from grlo.algorithms.grpo import GRPO
 from grlo.algorithms.losses import clipped_weight_loss, importance_ratio
 from grlo.batch import TrainBatch
+from grlo.settings import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,10 @@ class CISPO(GRPO):
     clip_high: float = 4.0
     """The weight is at most 5, as in ScaleRL (arXiv 2510.13786)."""
     reduction: Reduction = "token_mean"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.dual_clip == 0, "dual_clip must be 0: cispo bounds every weight by clip_high")
 
     def surrogate(
         self, logprobs_BT: Tensor, old_logprobs_BT: Tensor, batch: TrainBatch
