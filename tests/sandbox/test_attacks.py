@@ -175,15 +175,15 @@ attempt(attack)
     Attack("/proc/self/root", "attempt(os.listdir, '/proc/self/root/etc')", bare=True),
     Attack("/sys", "attempt(os.listdir, '/sys')", bare=True),
     Attack("/run", "attempt(os.listdir, '/run')", bare=True),
-    Attack("writing outside", "attempt(write, known['folder'] + '/escaped')", bare=True),
-    Attack("writing into the root", "attempt(write, '/escaped')"),
+    Attack("writing outside", "attempt(write, known['folder'] + known['escaped'])", bare=True),
+    Attack("writing into the root", "attempt(write, known['escaped'])"),
     Attack("writing over the program", "attempt(write, '/program.py')"),
     Attack(
         "writing into the standard library",
-        "attempt(write, os.path.dirname(os.__file__) + '/escaped.py')",
+        "attempt(write, os.path.dirname(os.__file__) + known['escaped'])",
     ),
-    Attack("/dev/shm", "attempt(write, '/dev/shm/escaped')", bare=True),
-    Attack("/var/tmp", "attempt(write, '/var/tmp/escaped')", bare=True),
+    Attack("/dev/shm", "attempt(write, '/dev/shm' + known['escaped'])", bare=True),
+    Attack("/var/tmp", "attempt(write, '/var/tmp' + known['escaped'])", bare=True),
     Attack(
         "unlinking through posix", "import posix\nattempt(posix.unlink, known['folder'] + '/bait')"
     ),
@@ -585,6 +585,7 @@ def known() -> Iterator[dict[str, object]]:
         facts: dict[str, object] = {
             "folder": str(folder),
             "secret": str(folder / "secret"),
+            "escaped": f"/escaped-{folder.name}",
             "home": str(Path.home()),
             "process": os.getpid(),
             "num_processes": LIMITS.num_processes,
@@ -620,6 +621,13 @@ def seconds_before(sandbox: Sandbox) -> float:
     return trivial_seconds(sandbox)
 
 
+def owner(path: Path) -> int | None:
+    try:
+        return path.lstat().st_uid
+    except FileNotFoundError:
+        return None
+
+
 def escaped_files(sandbox: Sandbox, known: dict) -> list[Path]:
     users = sandbox.users()
     places = [Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path(known["folder"])]
@@ -628,7 +636,7 @@ def escaped_files(sandbox: Sandbox, known: dict) -> list[Path]:
         for place in places
         if place.is_dir()
         for path in place.iterdir()
-        if path.name == "escaped" or path.lstat().st_uid in users
+        if path.name == known["escaped"][1:] or owner(path) in users
     ]
 
 
@@ -757,6 +765,6 @@ BARE = [attack for attack in ATTACKS if attack.bare]
 def test_without_isolation_the_same_attack_succeeds(attack: Attack, bare: Sandbox, known: dict):
     execution = run(bare, attack, known)
     for path in escaped_files(bare, known):
-        if path.name == "escaped":
+        if path.name == known["escaped"][1:]:
             path.unlink()
     assert b"GAINED" in execution.stdout, execution
