@@ -86,10 +86,13 @@ def mount(source: str, target: str, *, kind: str = "", flags: int, data: str = "
         raise OSError(ctypes.get_errno(), "mount", target)
 
 
-def free_user_ids() -> range:
-    """User ids that belong to nobody, of those that our user namespace has; may be empty."""
-    with open("/proc/self/uid_map") as file:
-        extents = [tuple(map(int, line.split())) for line in file]
+def free_user_ids(uid_map: str) -> range:
+    """User ids that belong to nobody, of those that a user namespace has; may be empty.
+
+    Args:
+        uid_map: The namespace's /proc/PID/uid_map: lines of first id, first id outside and count.
+    """
+    extents = [tuple(map(int, line.split())) for line in uid_map.splitlines()]
     for first, _, count in extents:
         if first <= _FIRST_USER_ID and first + count >= _FIRST_USER_ID + _NUM_USER_IDS:
             return range(_FIRST_USER_ID, _FIRST_USER_ID + _NUM_USER_IDS)
@@ -106,7 +109,8 @@ def reserve_user() -> tuple[int | None, socket.socket | None]:
     is no such id where we are not root, or root of a user namespace with few ids: that is the
     ordinary user who made the namespace.
     """
-    for user in free_user_ids() if os.geteuid() == 0 else ():
+    candidates = free_user_ids(Path("/proc/self/uid_map").read_text())
+    for user in candidates if os.geteuid() == 0 else ():
         reservation = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             reservation.bind(f"\0grlo-sandbox-user-{user}")
