@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from grlo.errors import RecipeError
 from grlo.rundir import newest_checkpoint
 from grlo.schema import Origins, Table, dump, parse, plugin_name, recipe_error, shown
 from grlo.settings import CriticSettings, OptimizerSettings, Recipe, SFTRecipe
@@ -82,7 +83,19 @@ def load_recipe_of(
     origin: dict[str, str] = {}
     for layer in layers:
         _merge(merged, layer.table, origin, label=layer.label)
+    _require_kind(cls, merged)
     return _build(cls, merged, origin, default_origin=", ".join(str(path) for path in paths))
+
+
+def _require_kind(cls: type[Recipe] | type[SFTRecipe], table: Table) -> None:
+    """Refuses a recipe of the other kind by that, not by each of its sections."""
+    kinds = {Recipe: ("train", "prompts"), SFTRecipe: ("sft", "data")}
+    for kind, (command, section) in kinds.items():
+        if kind is not cls and section in table and kinds[cls][1] not in table:
+            raise RecipeError(
+                f"this is a recipe of `grlo {command}`: it has the section {section!r}. Expected "
+                f"one of `grlo {kinds[cls][0]}`, with the section {kinds[cls][1]!r}."
+            )
 
 
 def dump_recipe(recipe: Recipe | SFTRecipe) -> Table:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from grlo.errors import CheckpointError, DataError, RecipeError
 from grlo.ledger import summarize
-from grlo.recipe import dump_recipe, load_recipe_of
+from grlo.recipe import dump_recipe, load_recipe, load_recipe_of
 from grlo.rundir import RunDir
 from grlo.settings import SFTRecipe
 from grlo.stages.chat import newest_model
@@ -266,6 +266,13 @@ def test_a_warm_up_longer_than_the_demonstrations_allow_is_refused(
     settings = load(recipe, "optimizer.warmup_steps=4")
     with pytest.raises(RecipeError, match=r"4 of training\.steps = 4"):
         sft(settings, run_dir=tmp_path / "run")
+
+
+def test_a_recipe_of_the_other_command_is_named_as_such(recipe: Path) -> None:
+    with pytest.raises(RecipeError, match="this is a recipe of `grlo sft`"):
+        load_recipe([recipe])
+    with pytest.raises(RecipeError, match="this is a recipe of `grlo train`"):
+        load(RECIPES[0].with_name("nano.toml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=[path.stem for path in RECIPES])

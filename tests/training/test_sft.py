@@ -286,6 +286,17 @@ def test_long_demonstrations_are_dropped_cut_or_refused(renderer: ChatRenderer) 
         tokenize(items, renderer, max_tokens=3, overlong="cut")
 
 
+def test_conversations_that_the_template_refuses_are_all_named(chat_policy_path: Path) -> None:
+    renderer = ChatRenderer.from_pretrained(str(chat_policy_path))
+    renderer.tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
+        "{% endif %}{{ m.content }}{% endfor %}"
+    )
+    system = Demonstration((Message("system", "s"), Message("user", "u")), "a", "file:2")
+    with pytest.raises(DataError, match=r"(?s)2 demonstrations cannot.*file:2: .*no system"):
+        tokenize([demonstration("abc"), system, system], renderer, max_tokens=99, overlong="drop")
+
+
 def test_held_out_demonstrations_share_no_prompt_with_the_others() -> None:
     rows = [replace(row, prompt_id=f"p{i % 10}") for i, row in enumerate(make_rows(40))]
     training, held_out = split_held_out(rows, fraction=0.25, seed=1)

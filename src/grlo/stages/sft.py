@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from transformers import AutoConfig
 from transformers.utils.logging import disable_progress_bar
 
 from grlo.ledger import Ledger
+from grlo.progress import progress_bar
 from grlo.prompts.demonstrations import read_demonstrations
 from grlo.recipe import dump_recipe, validate_sft
 from grlo.reporting.live import LiveView
@@ -121,9 +123,10 @@ def load_demonstrations(recipe: SFTRecipe, renderer: ChatRenderer) -> list[Token
         for source in data.sources
         for demonstration in read_demonstrations(source, response=data.response, suffix=data.suffix)
     ]
-    rows, num_dropped, num_cut = tokenize(
-        found, renderer, max_tokens=data.max_tokens, overlong=data.overlong
-    )
+    with progress_bar("tokenizing") as progress:
+        rows, num_dropped, num_cut = tokenize(
+            found, renderer, max_tokens=data.max_tokens, overlong=data.overlong, progress=progress
+        )
     if num_dropped or num_cut:
         print(
             f"of {len(found)} demonstrations, {num_dropped} exceed {data.max_tokens} tokens and "
@@ -136,7 +139,9 @@ def hash_demonstrations(rows: list[TokenizedDemonstration]) -> str:
     """SHA-256 of the demonstrations as tokens, in order."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(f"{row.prompt_tokens}{row.response_tokens}\x1e".encode())
+        digest.update(f"{len(row.prompt_tokens)} {len(row.response_tokens)} ".encode())
+        for tokens in (row.prompt_tokens, row.response_tokens):
+            digest.update(array("i", tokens).tobytes())
     return digest.hexdigest()
 
 

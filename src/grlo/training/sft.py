@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from grlo.batch import TokenBatch, loss_weights, pack_groups, take_rows, to_device
-from grlo.errors import DataError, NonFiniteError
+from grlo.errors import DataError, ModelError, NonFiniteError
 from grlo.estimates import CHECKPOINTING_FACTOR, TRAINING_FACTOR, ModelShape, forward_flops
 from grlo.interfaces import Progress, silent
 from grlo.ledger import Ledger
@@ -33,9 +34,9 @@ class TokenizedDemonstration:
 
     prompt_id: str
     """Hash of the messages."""
-    prompt_tokens: tuple[int, ...]
+    prompt_tokens: Sequence[int]
     """Up to and including the header of the answer."""
-    response_tokens: tuple[int, ...]
+    response_tokens: Sequence[int]
     """With the stop token, unless the limit cut it off."""
 
 
@@ -45,6 +46,7 @@ def tokenize(
     *,
     max_tokens: int,
     overlong: Literal["drop", "cut", "error"],
+    progress: Progress = silent,
 ) -> tuple[list[TokenizedDemonstration], int, int]:
     """Demonstrations as tokens.
 
@@ -53,19 +55,28 @@ def tokenize(
         renderer: Of the policy.
         max_tokens: Most tokens of prompt and response.
         overlong: What happens to longer ones; see `DemonstrationSettings`.
+        progress: Told of demonstrations done.
 
     Returns:
         Those that remain, in order, and how many were dropped and how many cut.
 
     Raises:
-        DataError: None remains, or there are longer ones and `overlong` is `error`.
+        DataError: The chat template refuses some of the conversations, there are longer ones and
+            `overlong` is `error`, or none remains.
     """
     kept: list[TokenizedDemonstration] = []
     long: list[str] = []
-    num_cut = 0
-    for item in demonstrations:
-        prompt = renderer.encode(item.messages)
+    refused: list[str] = []
+    num_cut = num_tokens = 0
+    for done, item in enumerate(demonstrations, start=1):
+        try:
+            prompt = renderer.encode(item.messages)
+        except ModelError as error:
+            refused.append(f"{item.source}: {error}")
+            continue
         response = renderer.encode_answer(item.response)
+        num_tokens += len(prompt) + len(response)
+        progress(done=done, total=len(demonstrations), tokens=num_tokens)
         room = max_tokens - len(prompt)
         if len(response) > room:
             long.append(f"{item.source}: {len(prompt)} + {len(response)} tokens")
@@ -73,7 +84,14 @@ def tokenize(
                 continue
             response = response[:room]
             num_cut += 1
-        kept.append(TokenizedDemonstration(prompt_id(item.messages), prompt, response))
+        # Arrays take a ninth of the memory of tuples, and there may be millions of rows.
+        kept.append(
+            TokenizedDemonstration(
+                prompt_id(item.messages), array("i", prompt), array("i", response)
+            )
+        )
+    if refused:
+        raise DataError(f"{len(refused)} demonstrations cannot be rendered:\n{listed(refused)}")
     if long and (overlong == "error" or not kept):
         raise DataError(
             f"{len(long)} of {len(demonstrations)} demonstrations are longer than data.max_tokens "
