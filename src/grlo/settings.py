@@ -391,7 +391,7 @@ class SFTCheckpointSettings(CheckpointSettings):
     every: int = 100
     """Steps between checkpoints; the last step always leaves one."""
     keep_best: bool = True
-    """Keeps the checkpoint with the lowest held-out loss besides, if there is a held-out share."""
+    """Writes a checkpoint whenever the held-out loss is the lowest so far, and keeps it besides."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from grlo.errors import CheckpointError, DataError, RecipeError
 from grlo.ledger import summarize
-from grlo.recipe import dump_recipe, load_recipe, load_recipe_of
+from grlo.recipe import ASSETS, dump_recipe, load_recipe, load_recipe_of
 from grlo.rundir import RunDir
 from grlo.settings import SFTRecipe
 from grlo.stages.chat import newest_model
@@ -125,7 +125,8 @@ def test_the_command_leaves_a_model_metrics_a_ledger_and_a_page(
     assert last == str(run.checkpoint(STEPS))
     assert newest_model(str(run.path)) == last
     AutoModelForCausalLM.from_pretrained(last)
-    assert "8 demonstrations to train on, 2 held out" in done.stdout
+    assert "8 demonstrations to train on, 2 held out; the first:\n<|im_start|>user" in done.stdout
+    assert re.search(r"assistant\n\n\[learned from here\] It is \d\.!*<\|im_end\|>\n", done.stdout)
     assert re.search(r"step 4/4 .*loss \d.*held-out \d.*left 0:00:00", done.stdout)
     rows = run.metrics()
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
@@ -283,6 +284,26 @@ def test_every_recipe_of_the_package_loads(path: Path) -> None:
 
 def test_there_are_recipes() -> None:
     assert {path.stem for path in RECIPES} == {"nano-sft", "sft-qwen3-4b"}
+
+
+def test_losses_of_the_miniature_are_those_of_trl(tmp_path: Path) -> None:
+    (path,) = (path for path in RECIPES if path.stem == "nano-sft")
+    rows = (ASSETS / "math_prompts.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "rows.jsonl").write_text("".join(rows[:16]))
+    overrides = [
+        f'data.sources=["{tmp_path / "rows.jsonl"}"]',
+        "data.held_out_fraction=0",
+        "training.num_epochs=6",
+        "optimizer.schedule=constant",
+        "optimizer.warmup_steps=0",
+        "optimizer.weight_decay=0.01",
+        "optimizer.betas=[0.9, 0.999]",
+    ]
+    sft(load(path, *overrides), run_dir=tmp_path / "run")
+    losses = [row["sft/loss"] for row in RunDir(tmp_path / "run").metrics()]
+    # SFTTrainer of TRL 1.16 on the same tokens, all 16 rows in every step.
+    expected = [0.118367, 0.0235986, 0.00441040, 0.00182916, 0.00135160, 0.00115855]
+    assert losses == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_miniature_learns_from_worked_solutions(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import math
 import platform
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from grlo.progress import progress_bar
 from grlo.prompts.demonstrations import read_demonstrations
 from grlo.recipe import dump_recipe, validate_sft
 from grlo.reporting.live import LiveView
+from grlo.reporting.text import visible
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
 from grlo.schema import recipe_error
@@ -34,6 +36,9 @@ from grlo.training.sft import (
     tokenize,
 )
 from grlo.types import StepResult
+
+_PREVIEW = 300
+"""Characters of the beginning and the end of a text that is shown."""
 
 
 def sft(recipe: SFTRecipe, *, run_dir: Path) -> Path:
@@ -104,7 +109,8 @@ def sft(recipe: SFTRecipe, *, run_dir: Path) -> Path:
         run.append_environment(
             attempt, {"device": device, "host": platform.node(), "platform": platform.platform()}
         )
-        print(f"{len(training)} demonstrations to train on, {len(held_out)} held out")
+        print(f"{len(training)} demonstrations to train on, {len(held_out)} held out; the first:")
+        print(preview(training[0], renderer))
         saver = _Saver(trainer, recipe, run, renderer, best=state.get("best"))
         last = _run_steps(trainer, recipe, run, saver, start=start)
         print(f"report: {report(run_dir)}")
@@ -133,6 +139,18 @@ def load_demonstrations(recipe: SFTRecipe, renderer: ChatRenderer) -> list[Token
             f"are left out, {num_cut} are cut there"
         )
     return rows
+
+
+def preview(row: TokenizedDemonstration, renderer: ChatRenderer) -> str:
+    """A demonstration as the policy sees it, with a mark where that begins which is learned."""
+
+    def text(tokens: Sequence[int]) -> str:
+        shown = str(renderer.tokenizer.decode(list(tokens)))
+        if len(shown) > 2 * _PREVIEW:
+            shown = f"{shown[:_PREVIEW]} [...] {shown[-_PREVIEW:]}"
+        return visible(shown)
+
+    return f"{text(row.prompt_tokens)}\n[learned from here] {text(row.response_tokens)}"
 
 
 def hash_demonstrations(rows: list[TokenizedDemonstration]) -> str:
