@@ -45,8 +45,12 @@ class Reward:
 
     def __init__(self, informative: str, *, unscored: str = "") -> None:
         self.informative, self.unscored = informative.split(), unscored.split()
+        self.latest: dict[str, float] = {}
 
     def score(self, rollouts: Sequence[Rollout], *, progress: object) -> list[Score]:
+        self.latest = {"reward/draw": float(rollouts[0].prompt.id[0])}
+        if "3a" in {rollout.prompt.id for rollout in rollouts}:
+            self.latest["reward/third"] = 5.0
         scores = []
         for index, rollout in enumerate(rollouts):
             is_first = index % NUM_SAMPLES == 0
@@ -62,7 +66,7 @@ class Reward:
     def load_state_dict(self, state: Mapping[str, float]) -> None: ...
 
     def metrics(self) -> dict[str, float]:
-        return {}
+        return dict(self.latest)
 
     def usage(self) -> Usage:
         return Usage()
@@ -124,8 +128,6 @@ def test_prompts_are_drawn_until_enough_groups_have_spread(make_trainer: MakeTra
     # Of 1b, 3a and 3b the first two are wanted; their groups are 1 and 4 of the step.
     assert cast(Any, trainer.learner).groups == [[1, 1, 4, 4]]
     assert [rollout.group for rollout in result.rollouts[::2]] == [0, 1, 2, 3, 4, 5]
-    assert result.metrics["sampling/drawn_groups"] == 6
-    assert result.metrics["sampling/kept_groups"] == 2
     assert [cost.phase for cost in result.costs].count("generate") == 3
     assert sum(cost.tokens for cost in result.costs if cost.phase == "generate") == 6 * 2 * 2
 
@@ -143,10 +145,48 @@ def test_what_there_is_is_trained_on_when_draws_run_out(make_trainer: MakeTraine
     assert len(drawn(result)) == 6
 
 
-def test_a_step_with_nothing_to_learn_from_stops_the_run(make_trainer: MakeTrainer) -> None:
-    trainer = make_trainer(Reward(""), max_draws=2)
-    with pytest.raises(RewardError, match=r"each of the 4 groups .* \(the mean is 0"):
-        list(trainer.steps(start=1, stop=1))
+def test_metrics_say_what_became_of_every_group(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(Reward("1b 3a 3b"), max_draws=4)
+    (result,) = trainer.steps(start=1, stop=1)
+    found = {k.split("/")[1]: v for k, v in result.metrics.items() if k.startswith("sampling/")}
+    # 1a, 2a and 2b have no spread; 3b has, but is one more than the two that are wanted.
+    assert found == {"draws": 3, "drawn_groups": 6, "kept_groups": 2, "dropped_zero_spread": 3}
+    # Every second sample of the three groups with spread scores 1.
+    assert result.metrics["reward/mean"] == 3 / 12
+
+
+def test_metrics_of_the_reward_are_means_over_the_draws_that_have_them(
+    make_trainer: MakeTrainer,
+) -> None:
+    trainer = make_trainer(Reward("1b 3a 3b"), max_draws=4)
+    (result,) = trainer.steps(start=1, stop=1)
+    assert result.metrics["reward/draw"] == (1 + 2 + 3) / 3
+    assert result.metrics["reward/third"] == 5
+
+
+def test_a_step_with_nothing_to_learn_from_changes_no_weights(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(Reward("5b"), max_draws=2)
+    results = list(trainer.steps(start=1, stop=3))
+    assert [result.metrics["sampling/kept_groups"] for result in results] == [0, 0, 1]
+    assert [len(result.rollouts) for result in results] == [8, 8, 8]
+    assert cast(Any, trainer.learner).groups == [[1, 1]]
+    assert {cost.phase for cost in results[0].costs} == {"generate", "score"}
+    assert trainer.num_idle_steps == 0
+
+
+@pytest.mark.parametrize("resumed_after", [0, 1, 2])
+def test_several_steps_on_end_with_nothing_to_learn_from_stop_the_run(
+    make_trainer: MakeTrainer, resumed_after: int
+) -> None:
+    """Also when the run was interrupted in between."""
+    trainer = make_trainer(Reward("1a"), max_draws=2)
+    list(trainer.steps(start=1, stop=1 + resumed_after))
+    resumed = make_trainer(Reward("1a"), max_draws=2)
+    resumed.load_state_dict(trainer.state_dict())
+    with pytest.raises(
+        RewardError, match=r"steps 2 to 4 changed nothing: .* \(the mean of step 4 is 0\)"
+    ):
+        list(resumed.steps(start=2 + resumed_after, stop=9))
 
 
 def test_a_sample_without_a_score_is_no_spread(make_trainer: MakeTrainer) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from statistics import fmean
 from typing import Any, Protocol
 
 from grlo.batch import collate
@@ -14,10 +13,14 @@ from grlo.interfaces import Algorithm, Progress, Renderer, Reward, RolloutEngine
 from grlo.ledger import Ledger, PhaseCost
 from grlo.moments import RunningMoments
 from grlo.rollout import sample
+from grlo.training.draws import Draws
 from grlo.training.learner import Learner
-from grlo.training.metrics import informative_groups, step_metrics
+from grlo.training.metrics import step_metrics
 from grlo.training.watch import watch_metrics
 from grlo.types import Prompt, Rollout, SamplingParams, Score, StepResult
+
+MAX_IDLE_STEPS = 3
+"""Steps on end without a group to train on after which a run fails."""
 
 
 class PromptSource(Protocol):
@@ -55,8 +58,10 @@ class Trainer:
     further prompts are drawn in their place, at most so many times (DAPO's dynamic sampling)."""
     num_draws: int = 0
     """Stretches of prompts drawn so far; one per step without dynamic sampling."""
+    num_idle_steps: int = 0
+    """Latest steps in which dynamic sampling found nothing to train on."""
     scores: RunningMoments = field(default_factory=RunningMoments)
-    """Of all scores so far; their spread is the unit of clips and penalties."""
+    """Of all scores that were trained on; their spread is the unit of clips."""
     progress_of: Callable[[str], Progress] = _silent_for
     """Progress to report to, by phase."""
 
@@ -65,31 +70,22 @@ class Trainer:
 
         Raises:
             RewardError: No rollout of a draw could be scored, or dynamic sampling has found no
-                group to train on.
+                group to train on in `MAX_IDLE_STEPS` steps on end.
             NonFiniteError: A loss or gradient is not finite.
         """
         for step in range(start, stop + 1):
-            rollouts, scores, rows = self._draw(step)
-            kept = [rollouts[row] for row in rows]
-            batch = collate(kept, [scores[row] for row in rows], pad_id=self.renderer.pad_id)
-            self.scores.update(batch.scores_B.tolist())
-            with self._phase("annotate", step, kept):
-                batch = self.learner.annotate(batch, step=step, score_std=self.scores.std)
-            batch = self.algorithm.assign_credit(batch)
-            with self._phase("update", step, kept):
-                losses = self.learner.update(batch, step=step, progress=self.progress_of("update"))
-            with self._phase("sync", step, []):
-                self.engine.load_weights(self.learner.policy_weights())
+            draws = self._draw(step)
+            losses = self._learn(step, *draws.kept()) if draws.groups else {}
             costs = self.ledger.drain()
+            rollouts, scores = tuple(draws.rollouts), tuple(draws.scores)
             yield StepResult(
                 step=step,
                 metrics=losses
-                | self._draw_metrics(rollouts, kept)
-                | self.reward.metrics()
+                | draws.metrics()
                 | watch_metrics(rollouts, scores)
                 | step_metrics(rollouts, scores, score_std=self.scores.std, costs=costs),
-                rollouts=tuple(rollouts),
-                scores=tuple(scores),
+                rollouts=rollouts,
+                scores=scores,
                 costs=costs,
             )
 
@@ -99,52 +95,51 @@ class Trainer:
             "scores": asdict(self.scores),
             "reward": self.reward.state_dict(),
             "num_draws": self.num_draws,
+            "num_idle_steps": self.num_idle_steps,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts back what `state_dict` gave."""
         self.scores = RunningMoments(**state["scores"])
         self.num_draws = state["num_draws"]
+        self.num_idle_steps = state.get("num_idle_steps", 0)
         self.reward.load_state_dict(state["reward"])
 
-    def _draw(self, step: int) -> tuple[list[Rollout], list[Score], list[int]]:
-        """All rollouts of a step with their scores, and the rows to train on."""
-        rollouts: list[Rollout] = []
-        scores: list[Score] = []
-        groups: list[int] = []
-        num_prompts = 0
+    def _draw(self, step: int) -> Draws:
+        """Draws stretches of prompts until there are enough groups to train on."""
+        draws = Draws(is_dynamic=self.max_draws > 1)
+        # A step begins no earlier in the stream of prompts than without dynamic sampling.
+        self.num_draws = max(self.num_draws, step - 1)
         for _ in range(self.max_draws):
-            # A step begins no earlier in the stream of prompts than without dynamic sampling.
-            self.num_draws = max(self.num_draws, step - 1) + 1
-            drawn = self._generate(step, first_group=num_prompts)
-            drawn_scores = self._score(drawn, step)
-            rollouts += drawn
-            scores += drawn_scores
-            if self.max_draws == 1:
-                return rollouts, scores, list(range(len(rollouts)))
-            num_prompts = rollouts[-1].group + 1
-            groups += informative_groups(drawn, drawn_scores)
-            num_wanted = len(drawn) // self.sampling.num_samples
-            if len(groups) >= num_wanted:
-                groups = groups[:num_wanted]
+            self.num_draws += 1
+            rollouts = self._generate(step, first_group=draws.num_groups)
+            draws.add(rollouts, self._score(rollouts, step), metrics=self.reward.metrics())
+            if draws.is_enough:
                 break
-        if not groups:
+        self.num_idle_steps = 0 if draws.groups else self.num_idle_steps + 1
+        if self.num_idle_steps == MAX_IDLE_STEPS:
             raise RewardError(
-                f"in each of the {num_prompts} groups of step {step} all answers score the same "
-                f"(the mean is {fmean(s.value for s in scores if s.value is not None):.3g}): there "
-                "is nothing to learn from. Choose prompts that the model answers sometimes "
-                "(grlo pass-rate), or raise sampling.samples_per_prompt."
+                f"steps {step - MAX_IDLE_STEPS + 1} to {step} changed nothing: in every group all "
+                f"answers score the same (the mean of step {step} is {draws.mean_score():.3g}). "
+                "Choose prompts that the model answers right sometimes (grlo pass-rate), or raise "
+                "sampling.samples_per_prompt."
             )
-        chosen = set(groups)
-        return rollouts, scores, [i for i, r in enumerate(rollouts) if r.group in chosen]
+        return draws
 
-    def _draw_metrics(
-        self, rollouts: Sequence[Rollout], kept: Sequence[Rollout]
+    def _learn(
+        self, step: int, rollouts: Sequence[Rollout], scores: Sequence[Score]
     ) -> dict[str, float]:
-        if self.max_draws == 1:
-            return {}
-        num_drawn, num_kept = (len({r.group for r in rows}) for rows in (rollouts, kept))
-        return {"sampling/drawn_groups": num_drawn, "sampling/kept_groups": num_kept}
+        """One step of the algorithm on scored rollouts."""
+        batch = collate(rollouts, scores, pad_id=self.renderer.pad_id)
+        self.scores.update(batch.scores_B.tolist())
+        with self._phase("annotate", step, rollouts):
+            batch = self.learner.annotate(batch, step=step, score_std=self.scores.std)
+        batch = self.algorithm.assign_credit(batch)
+        with self._phase("update", step, rollouts):
+            losses = self.learner.update(batch, step=step, progress=self.progress_of("update"))
+        with self._phase("sync", step, []):
+            self.engine.load_weights(self.learner.policy_weights())
+        return losses
 
     def _generate(self, step: int, *, first_group: int) -> list[Rollout]:
         with self.ledger.phase("generate", step=step) as cost:
