@@ -7,6 +7,7 @@ where the paper or its release states them; models, prompt files and paths have 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -75,9 +76,9 @@ class PromptSettings:
     """What happens to a prompt above the limit; drops are counted and listed."""
     default_style: str = "model"
     """Style of rows in forms that carry none."""
-    suffix: str = ""
-    """Appended, as it is, to the last message of every prompt, training and gold: how to put the
-    final answer, for instance."""
+    suffixes: Mapping[str, str] = field(default_factory=dict)
+    """Style -> text appended, as it is, to the last message of its prompts, training and gold: how
+    to put the final answer, for instance."""
 
     def __post_init__(self) -> None:
         require(len(self.sources) > 0, "sources must name at least one file or data set")

@@ -28,7 +28,8 @@ class Prompt:
     domain: str = "general"
     """What the prompt is about (the row's `ability`): a label for reports, never for routing."""
     style: str = "model"
-    """How the answer is rewarded: `model`, `rule` or `judge` (the row's `reward_model.style`)."""
+    """How the answer is rewarded, by a name that the reward knows (`reward_model.style`): `model`,
+    `rule`, `judge` or another."""
     reference: str | None = None
     """The reference answer (the row's `reward_model.ground_truth`), where there is one."""
     source: str = ""

@@ -233,14 +233,17 @@ def test_a_row_with_messages_or_a_reward_of_its_own_stays_a_prompt(tmp_path: Pat
     assert [prompt.style for prompt in prompts] == ["chat-2_x", "chat-2_x", "taste"]
 
 
-def test_a_suffix_ends_the_last_message_and_changes_the_id(tmp_path: Path) -> None:
+def test_the_suffix_of_its_style_ends_the_last_message_and_changes_the_id(tmp_path: Path) -> None:
     turns = [("system", "s"), ("user", "u"), ("assistant", "a"), ("user", "last")]
     rows = [{"messages": [{"role": r, "content": c} for r, c in turns]}, MATH]
     source = str(write(tmp_path / "p.jsonl", rows))
     bare = read_prompts(source, default_style="model")
-    prompts = read_prompts(source, default_style="model", suffix="\n\nBox it.")
-    assert [m.content for m in prompts[0].messages] == ["s", "u", "a", "last\n\nBox it."]
+    suffixes = {"model": " Be brief.", "rule": "\n\nBox it."}
+    prompts = read_prompts(source, default_style="model", suffixes=suffixes)
+    assert [m.content for m in prompts[0].messages] == ["s", "u", "a", "last Be brief."]
     assert prompts[1].messages[0].content == "What is 3 + 4?\n\nBox it."
+    only_rules = read_prompts(source, default_style="model", suffixes={"rule": "\n\nBox it."})
+    assert (only_rules[0], only_rules[1]) == (bare[0], prompts[1])
     for before, after in zip(bare, prompts, strict=True):
         assert after.id == prompt_id(after.messages) != before.id
         assert (after.meta, after.reference) == (before.meta, before.reference)

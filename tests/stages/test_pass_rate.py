@@ -21,7 +21,7 @@ compute_dtype = "float32"
 gradient_checkpointing = false
 [prompts]
 sources = ["prompts.jsonl"]
-suffix = " Please."
+suffixes.rule = " Please."
 [sampling]
 samples_per_prompt = 2
 max_tokens = 6
@@ -94,7 +94,7 @@ def test_prompts_between_the_bounds_are_kept_and_the_others_too_in_their_file(
 def test_written_prompts_are_read_back_as_they_were(recipe: Recipe, tmp_path: Path) -> None:
     run(recipe, tmp_path / "out.jsonl", least=0, most=1)
     source = str(tmp_path / "prompts.jsonl")
-    before = read_prompts(source, default_style="model", suffix=recipe.prompts.suffix)
+    before = read_prompts(source, default_style="model", suffixes=recipe.prompts.suffixes)
     after = read_prompts(str(tmp_path / "out.jsonl"), default_style="model")
     for one, other in zip(before, after, strict=True):
         assert (one.id, one.messages, one.reference) == (other.id, other.messages, other.reference)

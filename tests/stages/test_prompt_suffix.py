@@ -1,4 +1,4 @@
-"""`prompts.suffix` reaches what is trained on."""
+"""`prompts.suffixes` reach what is trained on."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 import grlo
+from grlo.errors import DataError, RecipeError
 from grlo.recipe import load_recipe
 from grlo.rollout import ChatRenderer
 from grlo.stages.check import check
-from grlo.stages.train import hash_prompts, load_prompts
+from grlo.stages.train import hash_prompts, load_prompts, train
 
 NANO = Path(grlo.__file__).parent / "nano" / "recipe.toml"
-SUFFIX = 'prompts.suffix=" Answer in one sentence."'
+SUFFIX = 'prompts.suffixes.model=" Answer in one sentence."'
 
 
 def test_a_suffix_ends_every_prompt_of_a_run_and_makes_it_another_run() -> None:
@@ -35,3 +36,11 @@ def test_check_measures_prompts_with_their_suffix(capsys: pytest.CaptureFixture[
         for text in (capsys.readouterr().out, suffixed)
     ]
     assert longest[0] < longest[1]
+
+
+def test_a_suffix_for_a_style_that_no_prompt_has_is_an_error(tmp_path: Path) -> None:
+    wrong = ['prompts.suffixes.rule=" Box it."']
+    with pytest.raises(DataError, match=r"suffixes\.rule: no prompt has this style; found model"):
+        train(load_recipe([NANO], overrides=wrong), run_dir=tmp_path / "run")
+    with pytest.raises(RecipeError, match=r"suffixes\.rule: no prompt has this style"):
+        check([NANO], overrides=wrong, weights=False)

@@ -20,6 +20,8 @@ ROLES = ("system", "user", "assistant")
 _STYLE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _ROW_FIELDS = {"prompt", "messages", "ability", "reward_model", "reference", "extra_info"}
 
+_NO_SUFFIXES: Mapping[str, str] = {}
+
 
 @dataclass(frozen=True)
 class OverlongPrompt:
@@ -30,7 +32,9 @@ class OverlongPrompt:
     num_tokens: int
 
 
-def read_prompts(source: str, *, default_style: str, suffix: str = "") -> list[Prompt]:
+def read_prompts(
+    source: str, *, default_style: str, suffixes: Mapping[str, str] = _NO_SUFFIXES
+) -> list[Prompt]:
     """The prompts of one source, in its order; repeated rows are kept.
 
     Rows have one of four forms: `prompt` as a list of messages (verl's, with `reward_model.style`,
@@ -41,7 +45,7 @@ def read_prompts(source: str, *, default_style: str, suffix: str = "") -> list[P
     Args:
         source: A .jsonl, .jsonl.gz or .parquet file, or `hub:owner/name[@revision][:split]`.
         default_style: Style of rows without `reward_model` that are no problems.
-        suffix: Appended, as it is, to the last message of every prompt.
+        suffixes: Style -> text that is appended, as it is, to the last message of its prompts.
 
     Raises:
         DataError: The source cannot be read, is empty, or has malformed rows (all are counted and
@@ -56,7 +60,7 @@ def read_prompts(source: str, *, default_style: str, suffix: str = "") -> list[P
         try:
             row = read_row()
             prompt = parse_row(row, source=f"{source}:{number}", default_style=default_style)
-            prompts.append(_with_suffix(prompt, suffix))
+            prompts.append(_with_suffix(prompt, suffixes.get(prompt.style, "")))
         except (ValueError, RecursionError) as error:
             malformed.append(f"{source}:{number}: {error}")
     if malformed:
@@ -109,6 +113,16 @@ def _is_problem(fields: Mapping[str, Any]) -> bool:
     """A row with messages or a reward of its own is a prompt, whatever other fields it has."""
     is_prompt = isinstance(fields.get("prompt"), list) or "messages" in fields
     return not is_prompt and fields.get("reward_model") is None and form_of(fields) is not None
+
+
+def suffix_problems(prompts: Sequence[Prompt], suffixes: Mapping[str, str]) -> list[str]:
+    """One line per style that has a suffix and no prompt."""
+    styles = {prompt.style for prompt in prompts}
+    return [
+        f"prompts.suffixes.{style}: no prompt has this style; found {', '.join(sorted(styles))}."
+        for style in suffixes
+        if style not in styles
+    ]
 
 
 def _with_suffix(prompt: Prompt, suffix: str) -> Prompt:

@@ -32,6 +32,7 @@ from grlo.prompts.sources import (
     prompt_lengths,
     read_prompts,
     split_overlong,
+    suffix_problems,
 )
 from grlo.recipe import differences, format_recipe, load_dumped, load_recipe
 from grlo.rewards import SingleReward, single_rewards, style_problems
@@ -388,6 +389,8 @@ def _check_prompts(
     settings = recipe.prompts
     _heading("Prompts")
     prompts = _read_sources(recipe, settings.sources, findings, key="prompts")
+    if prompts and not (recipe.gold and recipe.gold.sources):  # A suffix may be for held-out ones.
+        findings.problems += suffix_problems(prompts, settings.suffixes)
     if not prompts:
         print("none could be read")
         return []
@@ -426,7 +429,7 @@ def _read_sources(
             continue
         with findings.collect():
             prompts += read_prompts(
-                source, default_style=settings.default_style, suffix=settings.suffix
+                source, default_style=settings.default_style, suffixes=settings.suffixes
             )
     return prompts
 

@@ -20,7 +20,7 @@ from grlo.evaluation.gold import GoldSignal
 from grlo.interfaces import Algorithm, BuildContext, RolloutEngine
 from grlo.ledger import Ledger
 from grlo.prompts.sampler import PromptSampler
-from grlo.prompts.sources import filter_overlong, read_prompts
+from grlo.prompts.sources import filter_overlong, read_prompts, suffix_problems
 from grlo.recipe import dump_recipe
 from grlo.reporting.live import LiveView
 from grlo.rewards import single_rewards, style_problems
@@ -62,6 +62,8 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
     check_compatible(renderer.max_token_id, vocab_size=config.get_text_config().vocab_size)
     prompts = load_prompts(recipe, renderer)
     gold_prompts = load_gold_prompts(recipe, renderer, training=prompts)
+    if problems := suffix_problems([*prompts, *gold_prompts], recipe.prompts.suffixes):
+        raise DataError("\n".join(problems))
     with RunDir.create_or_open(
         run_dir, recipe=dump_recipe(recipe), prompt_hash=hash_prompts([*prompts, *gold_prompts])
     ) as run:
@@ -114,7 +116,7 @@ def load_prompts(recipe: Recipe, renderer: ChatRenderer) -> list[Prompt]:
         prompt
         for source in settings.sources
         for prompt in read_prompts(
-            source, default_style=settings.default_style, suffix=settings.suffix
+            source, default_style=settings.default_style, suffixes=settings.suffixes
         )
     ]
     kept, dropped = filter_overlong(
@@ -153,7 +155,7 @@ def load_gold_prompts(
         prompt
         for source in gold.sources
         for prompt in read_prompts(
-            source, default_style=recipe.prompts.default_style, suffix=recipe.prompts.suffix
+            source, default_style=recipe.prompts.default_style, suffixes=recipe.prompts.suffixes
         )
     ]
     if problems := style_problems(gold.reward, prompts if gold.sources else training):
