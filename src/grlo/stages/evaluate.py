@@ -106,7 +106,7 @@ def run_benchmarks(
     dtype = dtype or ("float32" if torch.device(device).type == "cpu" else "bfloat16")
     path = newest_model(model)
     renderer = ChatRenderer.from_pretrained(path, template=template)
-    identity = {**_weights_identity(path), "dtype": dtype}
+    identity = {**weights_identity(path), "dtype": dtype}
     results: dict[str, BenchmarkResult] = {}
     for benchmark in loaded:
         finished = read_result(out, benchmark, renderer, seed=seed, model=identity)
@@ -154,6 +154,7 @@ def load_engine(
     dtype: Dtype,
     seed: int,
     settings: HFEngineSettings = _DEFAULT_ENGINE,
+    revision: str | None = None,
 ) -> RolloutEngine:
     """An engine on a model of its own.
 
@@ -163,7 +164,11 @@ def load_engine(
     disable_progress_bar()  # Of loading; ours is about answers.
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+            path,
+            revision=revision,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{path}: no language model could be loaded ({error}).") from error
@@ -171,15 +176,15 @@ def load_engine(
     return settings.build(model, context=BuildContext(device=device, seed=seed))
 
 
-def _weights_identity(path: str) -> dict[str, str]:
+def weights_identity(path: str, *, revision: str | None = None) -> dict[str, str]:
     """The model's place and what tells its weights from others: their hash, or the hub's commit."""
     folder = Path(path)
     if not folder.is_dir():
         try:
-            commit = getattr(AutoConfig.from_pretrained(path), "_commit_hash", None)
+            config = AutoConfig.from_pretrained(path, revision=revision)
         except (OSError, ValueError) as error:
             raise ModelError(f"{path}: no model could be found ({error}).") from error
-        return {"path": path, "commit": str(commit)}
+        return {"path": path, "commit": str(getattr(config, "_commit_hash", None))}
     digest = hashlib.sha256()
     for file in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
         # The optimizer's state lies beside the weights of a checkpoint.

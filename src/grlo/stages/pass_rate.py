@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from rich.console import Console
@@ -20,15 +22,16 @@ from transformers.utils.logging import disable_progress_bar
 from grlo import registry
 from grlo.engines.hf import HFEngineSettings
 from grlo.errors import DataError, RecipeError
-from grlo.interfaces import BuildContext, Reward
+from grlo.interfaces import BuildContext, Progress, Reward
 from grlo.progress import progress_bar
 from grlo.recipe import dump_recipe
 from grlo.reporting.tables import make_table, percent
 from grlo.rollout import ChatRenderer, sample
 from grlo.rundir import append_jsonl, read_jsonl, write_atomic
 from grlo.settings import Recipe
-from grlo.stages.evaluate import load_engine
-from grlo.stages.train import choose_device, hash_prompts, load_prompts
+from grlo.stages.evaluate import load_engine, weights_identity
+from grlo.stages.runs import choose_device
+from grlo.stages.train import load_prompts
 from grlo.types import Prompt, SamplingParams
 
 # Prompts between two writes: what a kill may cost.
@@ -37,29 +40,34 @@ _CHUNK = 64
 _STEP = -1
 _NUM_BARS = 10
 
+Item = TypeVar("Item")
+
 
 def pass_rate(
     recipe: Recipe, *, out: Path, num_samples: int, least: float, most: float
-) -> dict[str, float]:
+) -> list[float]:
     """Samples the recipe's policy on its prompts and writes those with a pass rate in the bounds.
 
-    Interrupted, the same command goes on where it was. `out` gets the rows that are kept, a file
-    `<name>.dropped.jsonl` beside it the others; both have `pass_rate` and `samples` in `extra_info`
-    and are prompt files as training reads them.
+    The rates are kept in `<name>.rates.jsonl` beside `out`: the same command, interrupted or with
+    other bounds, samples no prompt twice. `out` gets the rows that are kept, `<name>.dropped.jsonl`
+    the others; both have `pass_rate` and `samples` in `extra_info` and take the place of the
+    recipe's `prompts.sources`. Suffixes are therefore not in them.
 
     Args:
-        recipe: Policy, prompts, sampling and a reward whose scores lie between 0 and 1.
+        recipe: Policy, prompts, sampling and a reward whose scores lie between 0 and 1; shaping is
+            left out.
         out: A .jsonl file.
         num_samples: Answers per prompt.
         least: Smallest mean score that is kept.
         most: Largest mean score that is kept.
 
     Returns:
-        Mean score of every prompt by the prompt's id.
+        Mean score of every prompt of the recipe, in order.
 
     Raises:
         RecipeError: The bounds are none, or `out` is no .jsonl file.
-        DataError: A score lies outside of [0, 1], or `out` belongs to another call.
+        DataError: A score lies outside of [0, 1], a prompt has no scored answer, or the rates
+            beside `out` are of another call.
     """
     if not 0 <= least <= most <= 1:
         raise RecipeError(f"the bounds {least} and {most} are none; expected 0 <= min <= max <= 1.")
@@ -71,37 +79,49 @@ def pass_rate(
     renderer = ChatRenderer.from_pretrained(
         recipe.policy.model, revision=recipe.policy.revision, template=recipe.policy.template
     )
-    prompts = list({prompt.id: prompt for prompt in load_prompts(recipe, renderer)}.values())
-    partial = out.with_suffix(".partial.jsonl")
-    identity = _identity(recipe, prompts, num_samples=num_samples)
-    known = _finished(partial, identity)
-    left = [prompt for prompt in prompts if prompt.id not in known]
+    prompts = load_prompts(recipe, renderer)
+    keys = [_key(prompt) for prompt in prompts]
+    distinct = dict(zip(keys, prompts, strict=True))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    file = out.with_suffix(".rates.jsonl")
+    found = _finished(file, _identity(recipe, list(distinct), num_samples=num_samples))
+    left = {key: prompt for key, prompt in distinct.items() if key not in found}
     if left:
-        for rows in _measure(recipe, renderer, left, num_samples=num_samples, total=len(prompts)):
-            append_jsonl(partial, rows)
-            known |= {row["id"]: row for row in rows}
-    rates = {prompt.id: known[prompt.id]["pass_rate"] for prompt in prompts}
-    kept = [prompt for prompt in prompts if least <= rates[prompt.id] <= most]
-    dropped = [prompt for prompt in prompts if not least <= rates[prompt.id] <= most]
-    write_atomic(out, _rows(kept, known))
-    write_atomic(out.with_suffix(".dropped.jsonl"), _rows(dropped, known))
-    partial.unlink(missing_ok=True)
-    _show(list(rates.values()), num_kept=len(kept), out=out)
+        for rows in _measure(recipe, renderer, left, num_samples, num_before=len(found)):
+            append_jsonl(file, rows)
+            found |= {row["key"]: row for row in rows}
+    rows = [
+        _prompt_row(prompt, found[key], suffix=recipe.prompts.suffixes.get(prompt.style, ""))
+        for key, prompt in zip(keys, prompts, strict=True)
+    ]
+    rates = [found[key]["pass_rate"] for key in keys]
+    is_kept = [least <= rate <= most for rate in rates]
+    _write(out, [row for row, keep in zip(rows, is_kept, strict=True) if keep])
+    dropped = out.with_suffix(".dropped.jsonl")
+    _write(dropped, [row for row, keep in zip(rows, is_kept, strict=True) if not keep])
+    _show(rates, num_kept=sum(is_kept), out=out)
     return rates
 
 
 def _measure(
     recipe: Recipe,
     renderer: ChatRenderer,
-    prompts: Sequence[Prompt],
-    *,
+    prompts: Mapping[str, Prompt],
     num_samples: int,
-    total: int,
+    *,
+    num_before: int,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Rows of id and pass rate, a chunk at a time."""
+    """Rows of key and pass rate, a chunk at a time.
+
+    Args:
+        prompts: By key.
+        num_before: Prompts that have a rate, for the progress bar.
+    """
     device = choose_device(recipe.training.device)
-    context = BuildContext(device=device, seed=recipe.seed)
     settings = cast(HFEngineSettings, recipe.engine)
+    reward: Reward = cast(Any, recipe.reward).build(
+        context=BuildContext(device=device, seed=recipe.seed)
+    )
     engine = load_engine(
         recipe.policy.model,
         renderer,
@@ -109,95 +129,147 @@ def _measure(
         dtype=settings.dtype or recipe.policy.compute_dtype,
         seed=recipe.seed,
         settings=settings,
+        revision=recipe.policy.revision,
     )
-    reward: Reward = cast(Any, recipe.reward).build(context=context)
     sampling = SamplingParams(
         max_tokens=recipe.sampling.max_tokens,
         temperature=recipe.sampling.temperature,
         num_samples=num_samples,
     )
-    before = total - len(prompts)
+    num_done, num_tokens = num_before, 0
     try:
-        with progress_bar("prompts") as progress:
-            num_tokens = 0
-            for start in range(0, len(prompts), _CHUNK):
-                chunk = prompts[start : start + _CHUNK]
-                rollouts = sample(engine, renderer, chunk, sampling, seed=recipe.seed, step=_STEP)
-                scores = reward.score(rollouts)
+        with progress_bar("prompts") as bar:
+            for chunk in _chunks(prompts.items()):
+                rollouts = sample(
+                    engine,
+                    renderer,
+                    [prompt for _, prompt in chunk],
+                    sampling,
+                    seed=recipe.seed,
+                    step=_STEP,
+                    progress=_after(
+                        bar,
+                        num_prompts=num_done,
+                        num_tokens=num_tokens,
+                        num_samples=num_samples,
+                        num_total=num_before + len(prompts),
+                    ),
+                )
+                values = [score.value for score in reward.score(rollouts)]
+                num_done += len(chunk)
                 num_tokens += sum(len(rollout.completion.tokens) for rollout in rollouts)
                 yield [
-                    _row(prompt, [s.value for s in scores[i * num_samples : (i + 1) * num_samples]])
-                    for i, prompt in enumerate(chunk)
+                    _rate(key, prompt, values[i * num_samples : (i + 1) * num_samples])
+                    for i, (key, prompt) in enumerate(chunk)
                 ]
-                done = before + start + len(chunk)
-                progress(done=done, total=total, tokens=num_tokens)
     finally:
         engine.close()
         registry.close(reward)
 
 
-def _row(prompt: Prompt, values: Sequence[float | None]) -> dict[str, Any]:
+def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, _CHUNK)):
+        yield chunk
+
+
+def _after(
+    bar: Progress, *, num_prompts: int, num_tokens: int, num_samples: int, num_total: int
+) -> Progress:
+    """The progress of a chunk's answers as that of all prompts, after those that are done."""
+
+    def show(*, done: int, total: int, tokens: int) -> None:
+        bar(
+            done=num_prompts + done // num_samples,
+            total=num_total,
+            tokens=num_tokens + tokens,
+        )
+
+    return show
+
+
+def _rate(key: str, prompt: Prompt, values: Sequence[float | None]) -> dict[str, Any]:
     scored = [value for value in values if value is not None]
     if any(not 0 <= value <= 1 for value in scored):
         raise DataError(
-            f"{prompt.source}: scores {scored} are no pass rates; expected scores between 0 and 1, "
-            "as reward.name = 'verified' gives them."
+            f"{prompt.source}: scores {scored} are no pass rates; expected scores between 0 and 1. "
+            "Use reward.name = 'verified' with right = 1 and wrong = 0, and without unparsed "
+            "(--set reward.unparsed=none)."
         )
     if not scored:
         raise DataError(f"{prompt.source}: none of {len(values)} answers could be scored.")
-    return {"id": prompt.id, "pass_rate": statistics.fmean(scored), "samples": len(scored)}
+    return {"key": key, "pass_rate": statistics.fmean(scored), "samples": len(scored)}
 
 
-def _identity(recipe: Recipe, prompts: list[Prompt], *, num_samples: int) -> str:
-    """What determines the rates: everything but the settings of training."""
-    table = dump_recipe(recipe)
-    parts = {key: table[key] for key in ("policy", "sampling", "reward", "seed")}
-    text = json.dumps([parts, hash_prompts(prompts), num_samples], sort_keys=True)
+def _key(prompt: Prompt) -> str:
+    """Hash of what is asked and how it is graded; rows that agree in it have one rate."""
+    parts = [prompt.id, prompt.style, prompt.reference, prompt.meta]
+    try:
+        text = json.dumps(parts, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{prompt.source}: extra_info cannot be written as JSON ({error}). Mend the row."
+        ) from error
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _finished(partial: Path, identity: str) -> dict[str, dict[str, Any]]:
-    """Rows of an interrupted call; a new file begins with the identity of its call."""
-    rows = read_jsonl(partial)
+def _identity(recipe: Recipe, keys: Sequence[str], *, num_samples: int) -> str:
+    """Hash of what determines the rates: everything but training and the bounds."""
+    table = dump_recipe(recipe)
+    parts = [
+        weights_identity(recipe.policy.model, revision=recipe.policy.revision),
+        *(table["policy"][name] for name in ("template", "compute_dtype")),
+        *(table["sampling"][name] for name in ("max_tokens", "temperature")),
+        *(table["engine"]["dtype"], table["reward"], table["seed"], num_samples, keys),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _finished(file: Path, identity: str) -> dict[str, dict[str, Any]]:
+    """Rows of earlier calls by key; a new file begins with the identity of its calls."""
+    rows = read_jsonl(file)
     if not rows:
-        append_jsonl(partial, [{"identity": identity}])
+        append_jsonl(file, [{"identity": identity}])
         return {}
     if rows[0].get("identity") != identity:
         raise DataError(
-            f"{partial} was left by a call with another policy, prompts, reward or sampling. "
+            f"{file} was left by a call with another policy, prompts, reward or sampling. "
             "Remove it, or choose another --out."
         )
-    return {row["id"]: row for row in rows[1:]}
+    return {row["key"]: row for row in rows[1:]}
 
 
-def _rows(prompts: Sequence[Prompt], known: Mapping[str, Mapping[str, Any]]) -> str:
-    """Prompts in the row form that verl reads."""
-    rows = [
-        {
-            "prompt": [asdict(message) for message in prompt.messages],
-            "ability": prompt.domain,
-            "reward_model": {"style": prompt.style, "ground_truth": prompt.reference or ""},
-            "extra_info": {
-                **prompt.meta,
-                "pass_rate": known[prompt.id]["pass_rate"],
-                "samples": known[prompt.id]["samples"],
-            },
-        }
-        for prompt in prompts
-    ]
-    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+def _prompt_row(prompt: Prompt, rate: Mapping[str, Any], *, suffix: str) -> dict[str, Any]:
+    """A prompt in the row form that verl reads, as it was before the suffix."""
+    *earlier, last = map(asdict, prompt.messages)
+    last["content"] = last["content"].removesuffix(suffix)
+    measured = {name: rate[name] for name in ("pass_rate", "samples")}
+    return {
+        "prompt": [*earlier, last],
+        "ability": prompt.domain,
+        "reward_model": {"style": prompt.style, "ground_truth": prompt.reference or ""},
+        "extra_info": {**prompt.meta, **measured},
+    }
+
+
+def _write(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    write_atomic(file, "".join(lines))
 
 
 def _show(rates: Sequence[float], *, num_kept: int, out: Path) -> None:
-    bars = [0] * (_NUM_BARS + 1)
-    for rate in rates:
-        bars[int(rate * _NUM_BARS)] += 1
-    labels = [f"{100 * i // _NUM_BARS} to {100 * (i + 1) // _NUM_BARS}" for i in range(_NUM_BARS)]
+    """A histogram with bars of their own for never and always, and what is kept."""
+    between = Counter(int(rate * _NUM_BARS) for rate in rates if 0 < rate < 1)
+    width = 100 // _NUM_BARS
+    bars = {"0": rates.count(0)}
+    bars |= {f"{width * i} to {width * (i + 1)}": between[i] for i in range(_NUM_BARS)}
+    bars |= {"100": rates.count(1)}
     rows = [
-        [label, f"{count:,}", "█" * round(40 * count / max(bars))]
-        for label, count in zip([*labels, "100"], bars, strict=True)
+        [label, f"{count:,}", "█" * round(40 * count / max(bars.values()))]
+        for label, count in bars.items()
     ]
     console = Console()
     console.print(make_table(["pass rate, %", "prompts", ""], rows))
     share = percent(num_kept / len(rates))
-    console.print(f"{num_kept:,} of {len(rates):,} prompts ({share} %) are in {out}")
+    text = f"{num_kept:,} of {len(rates):,} prompts ({share} %) are in {out}"
+    console.print(text, markup=False, soft_wrap=True)
