@@ -97,7 +97,8 @@ class SamplingSettings:
     max_draws: int = 1
     """1 trains on every group. More is DAPO's dynamic sampling (arXiv 2503.14476, section 3.2):
     groups whose samples all score the same are left out and `prompts_per_step` further prompts
-    are drawn, at most so many times a step, until as many groups remain. What was drawn and left
+    are drawn, at most so many times a step, until as many groups remain. A step trains on what it
+    has found then; the third on end that has found nothing stops the run. What was drawn and left
     out stands in rollouts, metrics and ledger all the same."""
 
     def __post_init__(self) -> None:

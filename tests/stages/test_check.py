@@ -315,3 +315,16 @@ def test_every_recipe_of_the_package_passes_without_weights(
 
 def test_there_are_recipes() -> None:
     assert len(RECIPES) >= 6
+
+
+def test_dynamic_sampling_is_counted_in_what_a_run_may_draw(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check([folder / "recipe.toml"], weights=False, overrides=["sampling.max_draws=3"])
+    output = capsys.readouterr().out
+    for line in (
+        "dynamic sampling draws up to 90 responses for them",
+        "each prompt is seen 2.5 to 7.5 times",
+        "at most 4.5e+03 tokens are generated",
+    ):
+        assert line in output

@@ -475,10 +475,14 @@ def _show_schedule(recipe: Recipe, prompts: Sequence[Prompt]) -> None:
     updates = training.steps * training.num_epochs * training.num_minibatches
     responses = training.steps * sampling.prompts_per_step * sampling.samples_per_prompt
     print(f"{training.steps} steps, {updates} updates, {responses} responses")
+    drawn = responses * sampling.max_draws
+    if drawn > responses:
+        print(f"dynamic sampling draws up to {drawn} responses for them")
     if prompts:
         epochs = training.steps * sampling.prompts_per_step / len(prompts)
-        print(f"each prompt is seen {epochs:.3g} times")
-    print(f"at most {responses * sampling.max_tokens:.3g} tokens are generated")
+        most = f" to {epochs * sampling.max_draws:.3g}" if drawn > responses else ""
+        print(f"each prompt is seen {epochs:.3g}{most} times")
+    print(f"at most {drawn * sampling.max_tokens:.3g} tokens are generated")
 
 
 def _show_costs(
@@ -498,11 +502,11 @@ def _show_costs(
         CHECKPOINTING_FACTOR if checkpoints else TRAINING_FACTOR
     )
     needs_reference = getattr(recipe.algorithm, "needs_reference", False)
-    # The policy draws, is read again before the update, and is trained.
+    # The policy draws, is read again before the update, and is trained; all draws are scored.
     passes = [
-        (policy, 2 + needs_reference + training),
+        (policy, sampling.max_draws + 1 + needs_reference + training),
         (critic, 1 + training),
-        *((shape, 1) for shape, _ in rewards),
+        *((shape, sampling.max_draws) for shape, _ in rewards),
     ]
     flops = sum(
         times * forward_flops(shape, num_tokens=length)

@@ -38,7 +38,7 @@ from grlo.types import Prompt, SamplingParams
 _CHUNK = 64
 # Rollouts of training have steps from 1 on, those of evaluations 0.
 _STEP = -1
-_NUM_BARS = 10
+_NUM_BARS, _WIDTH = 10, 40
 
 Item = TypeVar("Item")
 
@@ -265,7 +265,7 @@ def _show(rates: Sequence[float], *, num_kept: int, out: Path) -> None:
     bars |= {f"{width * i} to {width * (i + 1)}": between[i] for i in range(_NUM_BARS)}
     bars |= {"100": rates.count(1)}
     rows = [
-        [label, f"{count:,}", "█" * round(40 * count / max(bars.values()))]
+        [label, f"{count:,}", ("█" * round(_WIDTH * count / max(bars.values()))).ljust(_WIDTH, "░")]
         for label, count in bars.items()
     ]
     console = Console()
