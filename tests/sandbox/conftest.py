@@ -124,6 +124,7 @@ def left_behind() -> Callable[[Sandbox], set[int]]:
         launchers = launchers_of(os.getpid())
         below = {pid for launcher in launchers for pid in descendants_of(launcher)}
         users = sandbox.users()
-        return below | {pid for pid, (_, user) in processes().items() if user in users} - launchers
+        theirs = {pid for pid, (_, user) in processes().items() if user in users}
+        return (below | theirs) - launchers
 
     return find

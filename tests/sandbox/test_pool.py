@@ -104,26 +104,41 @@ def test_a_fork_bomb_does_not_keep_its_neighbour_from_forking(sandbox: Sandbox):
         assert exploding.result().status == "timeout"
 
 
+@pytest.mark.parametrize("which", [0, 1])
 def test_a_killed_launcher_takes_its_program_along_and_another_one_runs_it(
-    one: Sandbox, descendants
+    which: int, one: Sandbox, descendants, launchers
 ):
-    launcher = launcher_of(one)
+    # The one that waits outside the process tree, or the one that is its first process.
+    launcher = sorted(launchers(launcher_of(one)) | {launcher_of(one)})[which]
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(one.run, "import time; time.sleep(1.5); print('done')")
         tree = until(lambda: len(below := descendants(launcher)) >= 2 and below)
         os.kill(launcher, signal.SIGKILL)
         until(lambda: not any(map(is_running, tree)), seconds=2)
         assert running.result().stdout == b"done\n"
-    assert launcher_of(one) != launcher
+    assert not is_running(launcher)
 
 
-def test_a_hanging_launcher_is_replaced(one: Sandbox, descendants, monkeypatch):
+def test_a_launcher_killed_at_any_moment_leaves_nothing(one: Sandbox, descendants, launchers):
+    for milliseconds in range(0, 24, 3):
+        one.run("pass")
+        (inner,) = launchers(launcher_of(one))
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(one.run, "import time; time.sleep(0.2)")
+            # From before bwrap is started until the program runs.
+            time.sleep(milliseconds / 1000)
+            tree = descendants(inner)
+            os.kill(inner, signal.SIGKILL)
+            until(lambda: not any(map(is_running, tree)), seconds=2)  # noqa: B023
+
+
+def test_a_hanging_launcher_is_replaced(one: Sandbox, launchers, monkeypatch):
     monkeypatch.setattr(pool, "_ANSWER_SECONDS", 0.5)
     monkeypatch.setattr(pool, "_END_SECONDS", 0.2)
-    launcher = launcher_of(one)
-    os.kill(launcher, signal.SIGSTOP)
+    (hanging,) = launchers(launcher_of(one))
+    os.kill(hanging, signal.SIGSTOP)
     assert one.run("print('done')", limits=Limits(wall_seconds=2)).stdout == b"done\n"
-    assert not is_running(launcher)
+    until(lambda: not is_running(hanging))
 
 
 def test_a_sandbox_that_cannot_be_made_is_an_error_and_not_an_answer(one: Sandbox):
@@ -154,8 +169,9 @@ time.sleep(60)
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
-    # The forked child and one launcher; two launchers with bwrap and three processes each.
-    least = {"idle": 2, "running": 11}[moment]
+    # The forked child and one launcher in two processes; or two launchers, with bwrap and a program
+    # of three processes each.
+    least = {"idle": 3, "running": 13}[moment]
     tree = until(lambda: len(below := descendants(process.pid)) >= least and below)
     process.kill()
     process.wait()
@@ -171,7 +187,7 @@ def test_closing_ends_running_programs_and_waiting_calls(sandbox: Sandbox, desce
     with ThreadPoolExecutor(3) as threads:
         calls = [threads.submit(closing.run, SLEEPER, limits=LONG) for _ in range(3)]
         try:
-            tree = until(lambda: len(below := descendants(launcher)) >= 4 and below)
+            tree = until(lambda: len(below := descendants(launcher)) >= 5 and below)
         finally:
             closing.close()
         assert not any(map(is_running, tree | {launcher}))
@@ -223,3 +239,16 @@ def test_a_launcher_is_small_and_a_process_of_its_own_session(one: Sandbox):
         resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     assert resident < 40 << 20
     assert os.getsid(launcher_of(one)) == launcher_of(one)
+
+
+def test_a_launcher_runs_one_program_after_another(one: Sandbox):
+    launcher = launcher_of(one)
+    programs = [
+        "pass",
+        "raise SystemExit(3)",
+        "import ctypes; ctypes.string_at(0)",
+        "print('x' * 99)",
+    ]
+    for program in programs * 5:
+        one.run(program, limits=Limits(output_bytes=50))
+    assert launcher_of(one) == launcher

@@ -27,9 +27,10 @@ import time
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_CLONE_NEWNS = 0x20000
-_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
-_PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 22, 36, 38
+_CLONE_NEWNS, _CLONE_NEWUSER, _CLONE_NEWPID = 0x20000, 0x10000000, 0x20000000
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_SECCOMP = 1, 4, 22
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
 
 # systemd's documentation of user ids calls 1879048192 and above unused; a container that maps
 # fewer ids has its highest ones free.
@@ -102,15 +103,22 @@ def free_user_ids(uid_map: str) -> range:
     return range(first + count - 2000, first + count - 1000)
 
 
-def reserve_user() -> tuple[int | None, socket.socket | None]:
+def reserve_user(preferred: int | None) -> tuple[int | None, socket.socket | None]:
     """As root finds a user id that no other launcher has; returns it and what reserves it.
 
     The reservation is an abstract socket: the kernel drops it with the process that holds it. There
     is no such id where we are not root, or root of a user namespace with few ids: that is the
     ordinary user who made the namespace.
+
+    Args:
+        preferred: Who the programs of a launcher ran as whose place we take.
     """
-    candidates = free_user_ids(Path("/proc/self/uid_map").read_text())
-    for user in candidates if os.geteuid() == 0 else ():
+    if os.geteuid() != 0:
+        return None, None
+    candidates = [*free_user_ids(Path("/proc/self/uid_map").read_text())]
+    if preferred is not None:
+        candidates.insert(0, preferred)
+    for user in candidates:
         reservation = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             reservation.bind(f"\0grlo-sandbox-user-{user}")
@@ -127,6 +135,53 @@ def become(user: int | None) -> None:
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
+
+
+def into_own_process_tree() -> None:
+    """Goes on as the first process of a pid namespace: whatever ends it ends all programs.
+
+    A program that is just being started could otherwise be missed. The process that was there
+    before stays outside and waits; each of the two dies with the other.
+
+    Raises:
+        OSError: The machine refuses; /proc may be partly hidden in a container.
+    """
+    user, group = os.geteuid(), os.getegid()
+    # Without this, files in /proc/self belong to root after a change of user.
+    _libc.prctl(_PR_SET_DUMPABLE, 1)
+    if _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWPID | _CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    outside = os.pidfd_open(os.getpid())
+    pid = os.fork()
+    if pid:
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(pid, signal.SIGKILL))
+        # The pipes are the other's: they close when it ends.
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        _, status = os.waitpid(pid, 0)
+        os._exit(1 if status else 0)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if select.select([outside], [], [], 0)[0]:
+        os._exit(1)
+    os.close(outside)
+    mount("none", "/", flags=_MS_REC | _MS_PRIVATE)
+    mount("proc", "/proc", kind="proc", flags=_MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+
+
+def can_have_own_process_tree() -> bool:
+    """Tries `into_own_process_tree` in a child."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            into_own_process_tree()
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1] == 0
 
 
 # Processes.
@@ -209,7 +264,10 @@ def end_children(user: int | None) -> None:
             pid, _ = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
-        if pid == 0 and user is not None:
+        if pid == 0 and os.getpid() == 1:
+            # The first process of a process tree: all others are the program's.
+            kill_others()
+        elif pid == 0 and user is not None:
             kill_user(user)
         elif pid == 0:
             for child in children():
@@ -218,19 +276,21 @@ def end_children(user: int | None) -> None:
 
 
 def kill_user(user: int) -> None:
-    """Kills all processes of a user but ourselves at once, however fast they fork."""
-    if os.geteuid() == user:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
-        return
+    """Kills all processes of another user at once, however fast they fork."""
     pid = os.fork()
     if pid == 0:
         try:
             become(user)
-            os.kill(-1, signal.SIGKILL)
+            kill_others()
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
+
+
+def kill_others() -> None:
+    """Kills all processes that we may kill, but ourselves."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
 
 
 def num_tasks_of_user() -> int:
@@ -286,6 +346,8 @@ class Bubblewrap:
         self.user = config["user"]
         # bwrap as a user who is not root, and we as the same, so that we may limit what it starts.
         become(self.user)
+        if can_have_own_process_tree():
+            into_own_process_tree()
         self.arguments = [config["bwrap"], "--unshare-all", "--die-with-parent", "--new-session"]
         self.arguments += ["--as-pid-1", "--cap-drop", "ALL", "--clearenv"]
         self.arguments += ["--uid", "65534", "--gid", "65534", "--hostname", "sandbox"]
@@ -640,7 +702,7 @@ def main() -> None:
             reveal(config["hidden"])
         if "scratch" in config:
             remove_stale_folders(config["scratch"])
-        user, _reservation = reserve_user()
+        user, _reservation = reserve_user(config["preferred_user"])
         if user is not None:
             # What a launcher left that was killed: its user id was free again.
             kill_user(user)
@@ -650,7 +712,7 @@ def main() -> None:
         write_message({"error": f"the launcher cannot isolate itself: {error}"})
         return
     try:
-        write_message({"user": user})
+        write_message({"user": user, "own_tree": os.getpid() == 1})
         serve(backend, parent)
     finally:
         end_children(backend.user)

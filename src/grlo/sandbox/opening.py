@@ -60,10 +60,9 @@ _NOT_ENFORCED: dict[Backend, tuple[str, ...]] = {
 }
 _SAME_USER = "no user ids of their own: programs run as the user who started this process"
 _SAME_USER_COUNT = (
-    "num_processes: counted together with the user's other processes at the program's start",
-    "orphans: a program's children outlive a launcher that is killed",
+    "num_processes: counted together with the user's other processes at the program's start"
 )
-
+_ORPHANS = "orphans: processes of a program may outlive a launcher that is killed"
 _DEFAULT = SandboxSettings()
 
 # What a self-test may find open.
@@ -123,9 +122,11 @@ def _open(backend: Backend, settings: SandboxSettings) -> Sandbox:
     except BaseException:
         sandbox.close()
         raise
-    not_enforced = _NOT_ENFORCED[backend]
+    not_enforced = [*_NOT_ENFORCED[backend]]
     if not sandbox.users():
-        not_enforced += (_SAME_USER,) + (() if backend == "bubblewrap" else _SAME_USER_COUNT)
+        not_enforced += [_SAME_USER] if backend == "bubblewrap" else [_SAME_USER, _SAME_USER_COUNT]
+    if not sandbox.own_trees():
+        not_enforced.append(_ORPHANS)
     sandbox.description = {
         "backend": backend,
         "version": version,

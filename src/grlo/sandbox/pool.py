@@ -39,6 +39,7 @@ class _Worker:
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
         self.user: int | None = None
+        self.own_tree = False
 
     def run(self, source: bytes, stdin: bytes, limits: Limits) -> Execution:
         """Runs one program.
@@ -88,10 +89,11 @@ class _Worker:
             # An interrupt typed at the terminal is for us, not for the programs.
             start_new_session=True,
         )
-        hello, _, _ = self._ask(process, self._config, seconds=_START_SECONDS)
+        config = {**self._config, "preferred_user": self.user}
+        hello, _, _ = self._ask(process, config, seconds=_START_SECONDS)
         if "error" in hello:
             raise _LauncherLostError(hello["error"])
-        self.user = hello["user"]
+        self.user, self.own_tree = hello["user"], hello["own_tree"]
         return process
 
     def _ask(
@@ -227,6 +229,10 @@ class Sandbox:
     def users(self) -> set[int]:
         """Ids of the users that programs were run as so far and that nobody else has."""
         return {worker.user for worker in self._workers if worker.user is not None}
+
+    def own_trees(self) -> bool:
+        """Whether a launcher and its program are a process tree that ends as a whole."""
+        return any(worker.own_tree for worker in self._workers)
 
     def close(self) -> None:
         """Ends all programs and launchers; calls of `run` that wait for one raise."""
