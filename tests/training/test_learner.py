@@ -217,9 +217,10 @@ def test_an_update_makes_rewarded_answers_more_probable(policy_path, name):
     assert torch.corrcoef(torch.stack([per_token, batch.scores_B]))[0, 1] > 0.3
 
 
-def test_the_first_update_is_the_policy_gradient_of_the_advantages(policy_path):
+@pytest.mark.parametrize("name", ["grpo", "gspo", "dapo", "cispo"])
+def test_the_first_update_is_the_policy_gradient_of_the_advantages(policy_path, name):
     """With one update the gradient is -E[A grad log pi], by autograd on plain logits."""
-    recipe = make_recipe(policy_path, GRPO(), num_minibatches=1)
+    recipe = make_recipe(policy_path, ALGORITHMS[name], num_minibatches=1)
     learner = Learner(recipe, device="cpu")
     batch = credit(learner, make_batch())
     captured = {}
@@ -230,6 +231,7 @@ def test_the_first_update_is_the_policy_gradient_of_the_advantages(policy_path):
         )
     )
     learner._optimizer_settings["policy"] = OptimizerSettings(learning_rate=1e-3, max_grad_norm=0)
+    assert batch.old_logprobs_BT is None
     learner.update(batch, step=1)
     model = AutoModelForCausalLM.from_pretrained(policy_path)
     loss = torch.zeros(())
@@ -238,10 +240,14 @@ def test_the_first_update_is_the_policy_gradient_of_the_advantages(policy_path):
         distribution = (model(tokens[None]).logits[0] / 0.7).log_softmax(-1)
         steps = torch.nonzero(batch.mask_BT[row]).flatten().tolist()
         logprobs = torch.stack([distribution[t - 1, tokens[t]] for t in steps])
-        loss = loss - batch.advantages_BT[row, steps[0]] * logprobs.mean() / len(batch.lengths_B)
+        if name in ("grpo", "gspo"):
+            likelihood = logprobs.mean() / len(batch.lengths_B)
+        else:
+            likelihood = logprobs.sum() / batch.mask_BT.sum()
+        loss = loss - batch.advantages_BT[row, steps[0]] * likelihood
     loss.backward()
-    for name, parameter in model.named_parameters():
-        torch.testing.assert_close(captured[name], parameter.grad, atol=1e-6, rtol=1e-4)
+    for key, parameter in model.named_parameters():
+        torch.testing.assert_close(captured[key], parameter.grad, atol=1e-6, rtol=1e-4)
 
 
 def test_beta_zero_loads_no_reference_and_beta_measures_the_divergence(policy_path):
