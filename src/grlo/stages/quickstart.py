@@ -238,7 +238,7 @@ def score_rows(arms: Mapping[str, Arm], *, short: bool) -> list[list[str]]:
 
     def cell(estimate: Estimate) -> str:
         if short:
-            return f"{100 * estimate.value:.1f} ±{50 * (estimate.high - estimate.low):.1f}"
+            return f"{100 * estimate.value:.1f} ±{50 * (estimate.high - estimate.low):.0f}"
         return percent(estimate.value, interval=(estimate.low, estimate.high))
 
     return [
@@ -263,7 +263,8 @@ def effort_rows(arms: Mapping[str, Arm]) -> list[list[str]]:
 
 
 SCORE_COLUMNS = ["accuracy, %", *DOMAINS.values(), "average"]
-EFFORT_COLUMNS = ["", "answers that end, %", "tokens each", "prompts", "tokens drawn", "seconds"]
+SHORT_COLUMNS = ["accuracy, %", "chat", "instr.", "math", "code", "average"]
+EFFORT_COLUMNS = ["", "stops, %", "length", "prompts", "tokens", "seconds"]
 
 
 def _findings(arms: Mapping[str, Arm]) -> list[str]:
@@ -305,8 +306,9 @@ def _show(console: Console, arms: Mapping[str, Arm], *, seconds: float, run_dir:
             say(f"  {label}\n    {' / '.join(text.splitlines()) or '(nothing)'}")
     console.print()
     title = "Held-out questions, with half the width of the 95 % interval"
-    console.print(make_table(SCORE_COLUMNS, score_rows(arms, short=True), title=title))
-    console.print(make_table(EFFORT_COLUMNS, effort_rows(arms), title="Answers and training"))
+    console.print(make_table(SHORT_COLUMNS, score_rows(arms, short=True), title=title))
+    title = "Answers that end, their tokens, and what training drew"
+    console.print(make_table(EFFORT_COLUMNS, effort_rows(arms), title=title))
     say("Against the base model, in points, paired by question:")
     for line in _findings(arms):
         say(f"  {line}")
@@ -337,6 +339,10 @@ def report(arms: Mapping[str, Arm], *, recipe: Recipe, seconds: float) -> str:
         heading("Results"),
         html_table(SCORE_COLUMNS, score_rows(arms, short=False)),
         html_table(EFFORT_COLUMNS, effort_rows(arms)),
+        paragraph(
+            "How many answers end by themselves and their length in tokens; prompts, tokens and "
+            "wall-clock seconds of training, of both stages where there are two."
+        ),
         paragraph(
             "In brackets are 95 % intervals, with errors clustered by problem. Below are the "
             "gains over the base model in points, paired by problem, with intervals by bootstrap."
