@@ -8,10 +8,13 @@ is" or "answer:", else the last number or formula. All scans are linear in the l
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 
 from grlo.thoughts import without_thoughts
 
+_MAX_STATEMENT = 4000
+_MAX_STATEMENTS = 20
 # Words only at the start of a line and followed by a colon: "user" inside an answer is no turn.
 _RUN_ON = re.compile(
     r"<\|(?:im_start|im_end|endoftext|eot_id|start_header_id)\|>"
@@ -65,7 +68,7 @@ def final_answer(text: str) -> str | None:
     return next(
         (
             answer
-            for find in (boxed_answers, _marked_answers, stated_answers, _last_expressions)
+            for find in (boxed_answers, marked_answers, stated_answers, _last_expressions)
             for answer in find(turn)
         ),
         None,
@@ -104,16 +107,25 @@ def boxed_answers(text: str) -> Iterator[str]:
             yield content
 
 
+def statements(text: str) -> Iterator[tuple[int, str]]:
+    """Where "the answer is", "final answer:" and the like end and what follows, the last first.
+
+    Only the last statements are given, so that their number does not multiply the work.
+    """
+    for found in reversed(deque(_STATED.finditer(text), maxlen=_MAX_STATEMENTS)):
+        end = found.end()
+        yield end, text[end : end + _MAX_STATEMENT].lstrip(" \t\n:*\"'")
+
+
 def stated_answers(text: str) -> Iterator[str]:
-    """What follows "the answer is", "final answer:" and the like, the last statement first."""
-    for statement in reversed(list(_STATED.finditer(text))):
-        rest = text[statement.end() : statement.end() + 4000].lstrip(" \t\n:*\"'")
-        formula = _FORMULA.match(rest)
+    """The answers in `statements`: a formula, or the words up to a reason or the sentence's end."""
+    for _, statement in statements(text):
+        formula = _FORMULA.match(statement)
         if formula:
             answer = _inside(formula)
         else:
-            end = _SENTENCE_END.search(rest)
-            answer = rest[: end.start()] if end else rest
+            end = _SENTENCE_END.search(statement)
+            answer = statement[: end.start()] if end else statement
             reason = _REASON.search(answer)
             answer = answer[: reason.start()] if reason else answer
             inner = _FORMULA.search(answer)
@@ -123,7 +135,7 @@ def stated_answers(text: str) -> Iterator[str]:
             yield answer
 
 
-def _marked_answers(text: str) -> Iterator[str]:
+def marked_answers(text: str) -> Iterator[str]:
     """What follows `####`, which also heads a section: a number, or the last line of the text."""
     for marked in reversed(list(_MARKED.finditer(text))):
         content = marked.group(1).strip()

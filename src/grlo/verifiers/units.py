@@ -17,19 +17,19 @@ _PREFIX_NAMES = {
 
 # Symbol: (dimension, factor to the unit of that dimension). Prefixes may stand before them.
 _PREFIXED: dict[str, tuple[str, str]] = {
-    "m": ("length", "1"), "g": ("mass", "1/1000"), "s": ("time", "1"), "J": ("energy", "1"),
+    "m": ("length", "1"), "meter": ("length", "1"), "metre": ("length", "1"),
+    "g": ("mass", "1/1000"), "gram": ("mass", "1/1000"), "s": ("time", "1"),
+    "second": ("time", "1"), "J": ("energy", "1"), "joule": ("energy", "1"),
     "eV": ("energy", "1.602176634e-19"), "cal": ("energy", "4.184"), "N": ("force", "1"),
-    "Pa": ("pressure", "1"), "bar": ("pressure", "100000"), "W": ("power", "1"),
-    "Hz": ("frequency", "1"), "V": ("voltage", "1"), "A": ("current", "1"), "C": ("charge", "1"),
-    "T": ("field", "1"), "K": ("temperature", "1"), "mol": ("amount", "1"),
-    "L": ("volume", "1/1000"),
-    "l": ("volume", "1/1000"), "F": ("capacitance", "1"), "H": ("inductance", "1"),
-    "meter": ("length", "1"), "metre": ("length", "1"), "gram": ("mass", "1/1000"),
-    "second": ("time", "1"), "joule": ("energy", "1"), "liter": ("volume", "1/1000"),
-    "litre": ("volume", "1/1000"), "watt": ("power", "1"), "volt": ("voltage", "1"),
-    "newton": ("force", "1"), "pascal": ("pressure", "1"), "mole": ("amount", "1"),
-    "coulomb": ("charge", "1"), "hertz": ("frequency", "1"), "kelvin": ("temperature", "1"),
-    "ohm": ("resistance", "1"), "Ω": ("resistance", "1"), "\\Omega": ("resistance", "1"),
+    "newton": ("force", "1"), "Pa": ("pressure", "1"), "pascal": ("pressure", "1"),
+    "bar": ("pressure", "100000"), "W": ("power", "1"), "watt": ("power", "1"),
+    "Hz": ("frequency", "1"), "hertz": ("frequency", "1"), "V": ("voltage", "1"),
+    "volt": ("voltage", "1"), "A": ("current", "1"), "ampere": ("current", "1"),
+    "C": ("charge", "1"), "coulomb": ("charge", "1"), "T": ("field", "1"), "tesla": ("field", "1"),
+    "K": ("temperature", "1"), "kelvin": ("temperature", "1"), "mol": ("amount", "1"),
+    "mole": ("amount", "1"), "L": ("volume", "1/1000"), "l": ("volume", "1/1000"),
+    "liter": ("volume", "1/1000"), "litre": ("volume", "1/1000"), "F": ("capacitance", "1"),
+    "ohm": ("resistance", "1"), "\u03a9": ("resistance", "1"), "Omega": ("resistance", "1"),
 }  # fmt: skip
 _OTHERS: dict[str, tuple[str, str]] = {
     "in": ("length", "0.0254"), "inch": ("length", "0.0254"), "inche": ("length", "0.0254"),
@@ -38,17 +38,31 @@ _OTHERS: dict[str, tuple[str, str]] = {
     "mile": ("length", "1609.344"), "lb": ("mass", "0.45359237"), "pound": ("mass", "0.45359237"),
     "oz": ("mass", "0.028349523125"), "ounce": ("mass", "0.028349523125"),
     "min": ("time", "60"), "minute": ("time", "60"), "h": ("time", "3600"), "hr": ("time", "3600"),
-    "hour": ("time", "3600"), "d": ("time", "86400"), "day": ("time", "86400"),
+    "hour": ("time", "3600"), "day": ("time", "86400"), "sec": ("time", "1"),
     "week": ("time", "604800"), "month": ("month", "1"), "yr": ("month", "12"),
     "year": ("month", "12"), "atm": ("pressure", "101325"), "Torr": ("pressure", "133.322368"),
     "torr": ("pressure", "133.322368"), "mmHg": ("pressure", "133.322368"),
     "dollar": ("money", "1"), "usd": ("money", "1"), "cent": ("money", "1/100"),
     "gallon": ("gallon", "1"), "quart": ("gallon", "1/4"), "pint": ("gallon", "1/8"),
-    "cup": ("gallon", "1/16"), "AU": ("length", "149597870700"), "sec": ("time", "1"),
-    "%": ("number", "1/100"), "percent": ("number", "1/100"), "rad": ("number", "1"),
-    "radian": ("number", "1"),
+    "cup": ("gallon", "1/16"), "AU": ("length", "149597870700"), "%": ("number", "1/100"),
+    "percent": ("number", "1/100"), "rad": ("number", "1"), "radian": ("number", "1"),
 }  # fmt: skip
 _DEGREE = ("deg", "degree")
+# Dimensions as powers of other ones, so that J and N m, or Pa and N/m^2, are of one kind.
+_DIMENSIONS: dict[str, dict[str, int]] = {
+    "number": {},
+    "volume": {"length": 3},
+    "frequency": {"time": -1},
+    "charge": {"current": 1, "time": 1},
+    "force": {"mass": 1, "length": 1, "time": -2},
+    "energy": {"mass": 1, "length": 2, "time": -2},
+    "power": {"mass": 1, "length": 2, "time": -3},
+    "pressure": {"mass": 1, "length": -1, "time": -2},
+    "voltage": {"mass": 1, "length": 2, "time": -3, "current": -1},
+    "resistance": {"mass": 1, "length": 2, "time": -3, "current": -2},
+    "capacitance": {"mass": -1, "length": -2, "time": 4, "current": 2},
+    "field": {"mass": 1, "time": -2, "current": -1},
+}
 
 
 @dataclass(frozen=True)
@@ -56,14 +70,15 @@ class Unit:
     """A product of powers of units."""
 
     dimension: str
-    """What it measures, such as `length^1 time^-1`; units of one dimension are convertible."""
+    """Powers of what it measures, such as `length^1 time^-1`; empty for percent and degrees.
+    Units of one dimension are convertible."""
     factor: Fraction | None
     """How many of the dimension's own unit it is; None for degrees, pi/180."""
 
     @property
     def is_number(self) -> bool:
         """Whether it is a factor rather than a unit: percent and degrees."""
-        return self.dimension == "number^1"
+        return not self.dimension
 
 
 @dataclass(frozen=True)
@@ -115,6 +130,8 @@ def split_unit(text: str) -> Quantity | None:
 def parse_unit(text: str) -> Unit | None:
     """The unit that a text names, as `kJ mol^{-1}` or `\\text{cm}^2`; None if it is unknown."""
     text = _TEXT.sub(r" \1 ", text).replace("square ", "sq ").replace("cubic ", "cu ")
+    if re.search(r"\\deg\s*[A-Z]\b", text):
+        return None  # Scales of temperature do not start at 0.
     text = re.sub(r"\bsq\.?\s+(\w+)", r"\1^2", text)
     text = re.sub(r"\bcu\.?\s+(\w+)", r"\1^3", text)
     powers: dict[str, int] = {}
@@ -140,18 +157,10 @@ def parse_unit(text: str) -> Unit | None:
             return None
         dimension, unit_factor = named
         power = sign * int(match.group(5) or 1)
-        if dimension == "length" and power == 3:
-            dimension, power, unit_factor = (
-                "volume",
-                1,
-                None if unit_factor is None else unit_factor**3,
-            )
-        powers[dimension] = powers.get(dimension, 0) + power
+        for base, base_power in _DIMENSIONS.get(dimension, {dimension: 1}).items():
+            powers[base] = powers.get(base, 0) + power * base_power
         found_any = True
-        if unit_factor is None or factor is None:
-            factor = None
-        else:
-            factor *= unit_factor**power
+        factor = None if unit_factor is None or factor is None else factor * unit_factor**power
     if not found_any:
         return None
     dimension = " ".join(f"{name}^{power}" for name, power in sorted(powers.items()) if power)
