@@ -57,7 +57,11 @@ def test_a_folder_is_emptied_however_deep_and_without_following_links(tmp_path: 
     finally:
         os.chdir(before)
     (folder / "scratch" / "deep").chmod(0)
+    (folder / "scratch" / "wide").mkdir()
+    for number in range(20):
+        (folder / "scratch" / "wide" / str(number)).mkdir()
     empty(folder)
+    os.chdir(before)
     assert not list(folder.iterdir())
     assert (outside / "kept").read_text() == "kept"
 

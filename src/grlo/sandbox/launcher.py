@@ -509,23 +509,36 @@ def remove_stale_folders(parent: str) -> None:
 
 
 def empty(folder: Path) -> None:
-    """Removes everything in a folder of ours, however deep and whatever its permissions."""
-    num_moved = 0
-    while entries := list(os.scandir(folder)):
+    """Removes everything in a folder of ours, however deep and whatever its permissions.
+
+    Goes down by single steps: trees can be deeper than a path or the Python stack is long. Nobody
+    else must be at work in the folder.
+    """
+
+    def remove_files() -> list[str]:
+        """Of the working directory; returns the folders in it."""
+        entries = list(os.scandir("."))
         for entry in entries:
             if not entry.is_dir(follow_symlinks=False):
-                os.unlink(entry.path)
-                continue
-            os.chmod(entry.path, 0o700)
-            for inner in os.scandir(entry.path):
-                if inner.is_dir(follow_symlinks=False):
-                    # Trees can be deeper than a path is long: bring them up instead.
-                    os.chmod(inner.path, 0o700)
-                    os.rename(inner.path, folder / f"moved-{num_moved}")
-                    num_moved += 1
-                else:
-                    os.unlink(inner.path)
-            os.rmdir(entry.path)
+                os.unlink(entry.name)
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+    os.chdir(folder)
+    path: list[str] = []
+    waiting = [remove_files()]
+    while waiting:
+        if waiting[-1]:
+            name = waiting[-1].pop()
+            os.chmod(name, 0o700)
+            os.chdir(name)
+            path.append(name)
+            waiting.append(remove_files())
+        else:
+            waiting.pop()
+            if path:
+                os.chdir("..")
+                os.rmdir(path.pop())
+    os.chdir("/")
 
 
 # Landlock (linux/landlock.h). Access rights to files are bits; each version added some.
