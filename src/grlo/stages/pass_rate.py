@@ -15,9 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import torch
 from rich.console import Console
-from transformers.utils.logging import disable_progress_bar
 
 from grlo import registry
 from grlo.engines.hf import HFEngineSettings
@@ -30,7 +28,7 @@ from grlo.rollout import ChatRenderer, sample
 from grlo.rundir import append_jsonl, read_jsonl, write_atomic
 from grlo.settings import Recipe
 from grlo.stages.evaluate import load_engine, weights_identity
-from grlo.stages.runs import choose_device
+from grlo.stages.runs import choose_device, open_policy
 from grlo.stages.train import load_prompts
 from grlo.types import Prompt, SamplingParams
 
@@ -73,12 +71,7 @@ def pass_rate(
         raise RecipeError(f"the bounds {least} and {most} are none; expected 0 <= min <= max <= 1.")
     if out.suffix != ".jsonl":
         raise RecipeError(f"{out}: expected the name of a .jsonl file.")
-    disable_progress_bar()
-    if recipe.training.num_threads:
-        torch.set_num_threads(recipe.training.num_threads)
-    renderer = ChatRenderer.from_pretrained(
-        recipe.policy.model, revision=recipe.policy.revision, template=recipe.policy.template
-    )
+    renderer = open_policy(recipe.policy, num_threads=recipe.training.num_threads)
     prompts = load_prompts(recipe, renderer)
     keys = [_key(prompt) for prompt in prompts]
     distinct = dict(zip(keys, prompts, strict=True))

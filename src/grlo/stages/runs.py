@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from grlo.errors import CheckpointError
 from grlo.estimates import ModelShape, shape_from_config
+from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
+from grlo.settings import ModelSettings
 from grlo.training import checkpoint
 from grlo.training.models import plain_model
 
@@ -25,6 +29,42 @@ def choose_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return name
+
+
+def open_policy(policy: ModelSettings, *, num_threads: int) -> ChatRenderer:
+    """Sets the number of threads and makes the policy's renderer; no weights are loaded.
+
+    Raises:
+        ModelError: There is no such model, or its tokenizer does not fit it.
+    """
+    disable_progress_bar()  # Ours says what is being loaded.
+    if num_threads:
+        torch.set_num_threads(num_threads)
+    renderer = ChatRenderer.from_pretrained(
+        policy.model, revision=policy.revision, template=policy.template
+    )
+    config = AutoConfig.from_pretrained(policy.model, revision=policy.revision)
+    check_compatible(renderer.max_token_id, vocab_size=config.get_text_config().vocab_size)
+    return renderer
+
+
+def begin(run: RunDir, *, start: int, num_steps: int, model: str) -> int:
+    """Says where a run goes on and forgets what lies behind that; a new run keeps its origin.
+
+    Returns:
+        Number of this start, 0 for the first.
+    """
+    if start:
+        print(f"resuming {run.path} after step {start} of {num_steps}")
+    else:
+        run.record_origin(model)
+    run.truncate_after(start)
+    return run.next_attempt()
+
+
+def machine(device: str) -> dict[str, object]:
+    """What a run's record says of the machine."""
+    return {"device": device, "host": platform.node(), "platform": platform.platform()}
 
 
 def newest_checkpoint(run: RunDir) -> tuple[int, Path | None, dict[str, Any]]:

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import platform
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from transformers import AutoConfig
-from transformers.utils.logging import disable_progress_bar
 
 from grlo.ledger import Ledger
 from grlo.progress import progress_bar
@@ -20,12 +15,20 @@ from grlo.prompts.demonstrations import read_demonstrations
 from grlo.recipe import dump_recipe, validate_sft
 from grlo.reporting.live import LiveView
 from grlo.reporting.text import visible
-from grlo.rollout import ChatRenderer, check_compatible
+from grlo.rollout import ChatRenderer
 from grlo.rundir import RunDir
 from grlo.schema import recipe_error
 from grlo.settings import SFTRecipe
 from grlo.stages.report import report
-from grlo.stages.runs import choose_device, model_shape, newest_checkpoint, stop_requests
+from grlo.stages.runs import (
+    begin,
+    choose_device,
+    machine,
+    model_shape,
+    newest_checkpoint,
+    open_policy,
+    stop_requests,
+)
 from grlo.trackers import open_trackers
 from grlo.training import checkpoint
 from grlo.training.sft import (
@@ -54,16 +57,8 @@ def sft(recipe: SFTRecipe, *, run_dir: Path) -> Path:
     Raises:
         GrloError: What the user has to mend; the newest checkpoint is intact.
     """
-    disable_progress_bar()  # Ours says what is being loaded.
-    if recipe.training.num_threads:
-        torch.set_num_threads(recipe.training.num_threads)
+    renderer = open_policy(recipe.policy, num_threads=recipe.training.num_threads)
     device = choose_device(recipe.training.device)
-    policy = recipe.policy
-    renderer = ChatRenderer.from_pretrained(
-        policy.model, revision=policy.revision, template=policy.template
-    )
-    config = AutoConfig.from_pretrained(policy.model, revision=policy.revision)
-    check_compatible(renderer.max_token_id, vocab_size=config.get_text_config().vocab_size)
     rows = load_demonstrations(recipe, renderer)
     training, held_out = split_held_out(
         rows, fraction=recipe.data.held_out_fraction, seed=recipe.seed
@@ -81,12 +76,7 @@ def sft(recipe: SFTRecipe, *, run_dir: Path) -> Path:
         if last is not None and start >= num_steps:
             print(f"{run_dir} is complete: {num_steps} of {num_steps} steps. Nothing to do.")
             return last
-        if last is not None:
-            print(f"resuming {run_dir} after step {start} of {num_steps}")
-        else:
-            run.record_origin(policy.model)
-        run.truncate_after(start)
-        attempt = run.next_attempt()
+        attempt = begin(run, start=start, num_steps=num_steps, model=recipe.policy.model)
         ledger = Ledger(device=device, num_devices=1, attempt=attempt)
         with ledger.phase("load", step=0):
             learner = SFTLearner(recipe, num_steps=num_steps, device=device, checkpoint=last)
@@ -102,13 +92,11 @@ def sft(recipe: SFTRecipe, *, run_dir: Path) -> Path:
             evaluate_every=recipe.training.evaluate_every,
             pad_id=renderer.pad_id,
             shape=model_shape(learner.policy),
-            checkpoints_gradients=policy.gradient_checkpointing,
+            checkpoints_gradients=recipe.policy.gradient_checkpointing,
             ledger=ledger,
             seed=recipe.seed,
         )
-        run.append_environment(
-            attempt, {"device": device, "host": platform.node(), "platform": platform.platform()}
-        )
+        run.append_environment(attempt, machine(device))
         print(f"{len(training)} demonstrations to train on, {len(held_out)} held out; the first:")
         print(preview(training[0], renderer))
         saver = _Saver(trainer, recipe, run, renderer, best=state.get("best"))

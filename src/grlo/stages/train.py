@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from transformers import AutoConfig
-from transformers.utils.logging import disable_progress_bar
 
 from grlo import registry
 from grlo.errors import DataError, GrloError
@@ -25,11 +22,19 @@ from grlo.recipe import dump_recipe
 from grlo.reporting.live import LiveView
 from grlo.rewards import single_rewards, style_problems
 from grlo.rewards.shaping import ShapedReward
-from grlo.rollout import ChatRenderer, check_compatible
+from grlo.rollout import ChatRenderer
 from grlo.rundir import RunDir
 from grlo.settings import Recipe
 from grlo.stages.report import report
-from grlo.stages.runs import choose_device, model_shape, newest_checkpoint, stop_requests
+from grlo.stages.runs import (
+    begin,
+    choose_device,
+    machine,
+    model_shape,
+    newest_checkpoint,
+    open_policy,
+    stop_requests,
+)
 from grlo.trackers import open_trackers
 from grlo.training import checkpoint
 from grlo.training.flops import FlopCounter
@@ -51,15 +56,8 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
     Raises:
         GrloError: What the user has to mend; the newest checkpoint is intact.
     """
-    disable_progress_bar()  # Ours says what is being loaded.
-    if recipe.training.num_threads:
-        torch.set_num_threads(recipe.training.num_threads)
+    renderer = open_policy(recipe.policy, num_threads=recipe.training.num_threads)
     device = choose_device(recipe.training.device)
-    renderer = ChatRenderer.from_pretrained(
-        recipe.policy.model, revision=recipe.policy.revision, template=recipe.policy.template
-    )
-    config = AutoConfig.from_pretrained(recipe.policy.model, revision=recipe.policy.revision)
-    check_compatible(renderer.max_token_id, vocab_size=config.get_text_config().vocab_size)
     prompts = load_prompts(recipe, renderer)
     gold_prompts = load_gold_prompts(recipe, renderer, training=prompts)
     if problems := suffix_problems([*prompts, *gold_prompts], recipe.prompts.suffixes):
@@ -75,12 +73,7 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
         if last is not None and start >= num_steps:
             print(f"{run_dir} is complete: {num_steps} of {num_steps} steps. Nothing to do.")
             return last
-        if last is not None:
-            print(f"resuming {run_dir} after step {start} of {num_steps}")
-        else:
-            run.record_origin(recipe.policy.model)
-        run.truncate_after(start)
-        attempt = run.next_attempt()
+        attempt = begin(run, start=start, num_steps=num_steps, model=recipe.policy.model)
         trainer = build_trainer(
             recipe,
             renderer=renderer,
@@ -92,10 +85,9 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
         gold = build_gold(recipe, trainer, prompts=gold_prompts, device=device)
         if gold is not None and last is not None:
             gold.load_state_dict(state["gold"])
-        facts = {"device": device, "host": platform.node(), "platform": platform.platform()}
         rewards = {"reward": trainer.reward} | ({} if gold is None else {"gold": gold})
         described = {key: registry.describe(reward) for key, reward in rewards.items()}
-        run.append_environment(attempt, {**facts, **described})
+        run.append_environment(attempt, {**machine(device), **described})
         saver = _Saver(trainer, recipe, run, gold=gold, best=state.get("best"))
         last = _run_steps(trainer, recipe, run, saver, start=start)
         try:
