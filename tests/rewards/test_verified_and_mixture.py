@@ -56,7 +56,9 @@ def test_verdicts_are_worth_what_the_settings_say() -> None:
     assert [score.extracted for score in scores[:3]] == ["42", "4", "41"]
     assert scores[1].parts == {"score": 0.5, "parsed": 1.0}
     assert scores[5].note == "the verifier failed: OSError: the disk is gone"
-    assert reward.metrics() == {"reward/unscored": 2 / 6, "reward/unparsed": 1 / 6}
+    metrics = reward.metrics()
+    assert metrics.pop("answers_per_second/verifier") > 0
+    assert metrics == {"reward/unscored": 2 / 6, "reward/unparsed": 1 / 6}
 
 
 def test_unreadable_answers_are_worth_as_much_as_wrong_ones_by_default() -> None:
@@ -92,7 +94,7 @@ class Constant:
         self.seen = state["seen"]
 
     def metrics(self) -> dict[str, float]:
-        return {"reward/seen": self.seen}
+        return {"reward/seen": self.seen, "answers_per_second/verifier": 0.5}
 
     def usage(self) -> Usage:
         return Usage(requests=1, dollars=self.dollars)
@@ -118,7 +120,12 @@ def test_every_row_gets_the_weighted_sum_of_its_style() -> None:
     }
     assert (quality.texts, correct.texts) == (["a", "b", "c"], ["b"])
     assert told == [(3, 4), (4, 4)]
-    assert mixture.metrics() == {"reward/quality/seen": 3.0, "reward/correct/seen": 1.0}
+    assert mixture.metrics() == {
+        "reward/quality/seen": 3.0,
+        "answers_per_second/quality/verifier": 0.5,
+        "reward/correct/seen": 1.0,
+        "answers_per_second/correct/verifier": 0.5,
+    }
     assert mixture.usage() == Usage(requests=2, dollars=0.75)
 
 

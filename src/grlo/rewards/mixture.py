@@ -126,12 +126,14 @@ class MixtureReward:
             )
 
     def metrics(self) -> dict[str, float]:
-        """Of the latest call: the metrics of every part that scored, as `reward/<part>/...`."""
-        return {
-            f"reward/{name}/{key.removeprefix('reward/')}": value
-            for name in self._used
-            for key, value in self._parts[name].metrics().items()
-        }
+        """Of the latest call: metrics of every part that scored, `reward/...` as
+        `reward/<part>/...` and others likewise."""
+        found = {}
+        for name in self._used:
+            for key, value in self._parts[name].metrics().items():
+                kind, _, rest = key.partition("/")
+                found[f"{kind}/{name}/{rest}"] = value
+        return found
 
     def usage(self) -> Usage:
         """Sum over the parts that scored."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, cast
@@ -52,12 +53,15 @@ class VerifiedReward:
     def score(self, rollouts: Sequence[Rollout], *, progress: Progress = silent) -> list[Score]:
         """One score per rollout, in order; unscored where the verifier fails."""
         answers = [(rollout.prompt, rollout.text) for rollout in rollouts]
+        start = time.perf_counter()
         verdicts = grade_all(self._verifier, answers, progress=progress)
+        seconds = time.perf_counter() - start
         num_unscored = sum(verdict.value is None for verdict in verdicts)
         num_unparsed = sum(_is_unparsed(verdict) for verdict in verdicts)
         self._metrics = {
             "reward/unscored": num_unscored / max(1, len(verdicts)),
             "reward/unparsed": num_unparsed / max(1, len(verdicts)),
+            "answers_per_second/verifier": len(verdicts) / max(seconds, 1e-9),
         }
         return [self._valued(verdict) for verdict in verdicts]
 
@@ -83,7 +87,7 @@ class VerifiedReward:
             )
 
     def metrics(self) -> dict[str, float]:
-        """Of the latest call: shares of unscored and of unreadable answers."""
+        """Of the latest call: shares of unscored and of unreadable answers, and throughput."""
         return dict(self._metrics)
 
     def usage(self) -> Usage:
