@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from grlo.thoughts import without_thoughts
 
 _MAX_STATEMENT = 4000
+_MAX_LINE = 400
 _MAX_STATEMENTS = 20
 # Words only at the start of a line and followed by a colon: "user" inside an answer is no turn.
 _RUN_ON = re.compile(
@@ -39,6 +40,7 @@ _FORMULA = re.compile(
     r"\$\$([^$]{1,2000})\$\$|(?<!\\)\$((?:[^$\\\n]|\\.){1,2000})\$"
     r"|\\\(((?:[^\\]|\\[^)]){1,2000})\\\)|\\\[((?:[^\\]|\\[^\]]){1,2000})\\\]"
 )
+_COMMAND, _WORD = re.compile(r"\\[A-Za-z]+"), re.compile(r"[A-Za-z]{2}")
 _NUMBER = re.compile(
     r"(?<![\w.])[-\u2212+]?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
     r"(?:[eE][-+]?\d+|/\d+)?(?: ?\\?%)?"
@@ -144,6 +146,12 @@ def marked_answers(text: str) -> Iterator[str]:
 
 
 def _last_expressions(text: str) -> Iterator[str]:
+    """The last line if it is LaTeX without any mark, else the last number or formula."""
+    line = text.rstrip()[-_MAX_LINE:].rpartition("\n")[2].strip().rstrip(".")
+    result = line.rpartition("=")[2].strip()
+    is_whole = "$" not in line and line.count("{") == line.count("}")
+    if is_whole and _COMMAND.search(result) and not _WORD.search(_COMMAND.sub(" ", line)):
+        yield result
     formulas = [(match.end(), _inside(match)) for match in _FORMULA.finditer(text)]
     numbers = [(match.end(), match.group()) for match in _NUMBER.finditer(text)]
     last = max(formulas[-1:] + numbers[-1:], default=None)
