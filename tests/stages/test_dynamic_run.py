@@ -126,7 +126,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(recipe: Path, tmp_path: Path, 
     train(load_recipe([recipe]), run_dir=whole)
     process = subprocess.run(
         [sys.executable, "-c", KILLER, str(recipe), str(killed), str(step)],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
         capture_output=True,
         text=True,
         check=False,

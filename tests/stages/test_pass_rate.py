@@ -207,7 +207,7 @@ stage.pass_rate(recipe, out=folder / "out.jsonl", num_samples=6, least=0.01, mos
 """
     process = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
         capture_output=True,
         text=True,
         check=False,

@@ -33,7 +33,13 @@ class Renderer:
 
 
 class Engine:
+    """Remembers the seeds that it was given."""
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+
     def generate(self, prompts, sampling, *, seeds, progress) -> list[Completion]:
+        self.seeds += seeds
         completion = Completion(tokens=(5, 0), logprobs=(-1.0, -1.0), finish_reason="stop")
         return [completion] * (len(prompts) * sampling.num_samples)
 
@@ -130,6 +136,20 @@ def test_prompts_are_drawn_until_enough_groups_have_spread(make_trainer: MakeTra
     assert [rollout.group for rollout in result.rollouts[::2]] == [0, 1, 2, 3, 4, 5]
     assert [cost.phase for cost in result.costs].count("generate") == 3
     assert sum(cost.tokens for cost in result.costs if cost.phase == "generate") == 6 * 2 * 2
+
+
+def test_a_prompt_that_comes_again_within_a_step_has_other_seeds(
+    make_trainer: MakeTrainer,
+) -> None:
+    class Same(Prompts):
+        def batch(self, step: int) -> list[Prompt]:
+            return super().batch(1)
+
+    trainer = make_trainer(Reward(""), max_draws=3)
+    trainer.prompts = Same()
+    list(trainer.steps(start=1, stop=2))
+    seeds = cast(Any, trainer.engine).seeds
+    assert len(set(seeds)) == len(seeds) == 2 * 3 * 2
 
 
 def test_the_next_step_goes_on_in_the_stream_of_prompts(make_trainer: MakeTrainer) -> None:
