@@ -95,7 +95,7 @@ def recipe(
 
 
 def numerics(run: Path) -> list[dict[str, float]]:
-    clocks = ("time/", "tokens_per_second/")
+    clocks = ("time/", "tokens_per_second/", "answers_per_second/")
     rows = RunDir(run).metrics()
     return [{k: v for k, v in row.items() if not k.startswith(clocks)} for row in rows]
 
