@@ -25,14 +25,17 @@ import logging
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import sympy
-from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+from latex2sympy2_extended import normalize_latex
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
+from math_verify import LatexExtractionConfig, verify
+from math_verify.grader import should_treat_as_complex
 from sympy.core.function import AppliedUndef
 
 from grlo.verifiers.math_numbers import WrittenNumber, parse_number, rounds_to
@@ -46,10 +49,14 @@ _PRECISION = 40
 _TOLERANCE = sympy.Float("1e-12", 30)
 _EXACT_TOLERANCE = sympy.Float("1e-30", 50)
 _RELATIONS = {r"\le": "<=", "<": "<", r"\ge": ">=", ">": ">", r"\ne": "!="}
-_CONFIG = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
+# Its list of units has letters that are variables elsewhere; units are taken off before.
+_NORMALIZATION = replace(LatexExtractionConfig().normalization_config, units=False)
+_CONVERSION = ConversionConfig(lowercase_symbols=False)
+# The parser takes a capital E, with an index or without, for the base of logarithms.
+_CAPITAL_E = re.compile(r"(?<![\\A-Za-z])E(?:\s*_\s*\{?(\w+)\}?)?(?![A-Za-z])")
 _NAME = re.compile(r"(?![\d\s])(?:\\text\s*\{[^{}]*\}|\\?[A-Za-z]+|[_'{}(),\s|\d]|\\[{}])+")
 _COEFFICIENT = re.compile(r"\s*-?[\d.]*\s*[A-Za-z]\s*(?:/\s*\d+)?\s*")
-_BASE = re.compile(r"(\w+)\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(\w+)\s*\}{0,2}")
+_BASE = re.compile(r"(-?\s*\w+)\s*_\s*\{?\s*(?:\\text\s*\{)?\s*(\w+)\s*\}{0,2}")
 _BASES = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
     "ten": 10, "eleven": 11, "twelve": 12, "sixteen": 16,
@@ -78,7 +85,7 @@ class Comparison:
 
 
 class UnreadableError(Exception):
-    """An expression that math-verify cannot parse."""
+    """An expression that cannot be parsed."""
 
     def __init__(self, text: str) -> None:
         super().__init__(f"cannot read {text[:80]!r}")
@@ -139,6 +146,11 @@ class _Node:
 def _parse(text: str) -> _Node:
     text = text.strip().rstrip(".;").strip()
     text = _MEMBERSHIP.sub("", text, count=1) if _MEMBERSHIP.match(text) else text
+    about = split_at_top(text, r"\\(?:approx|simeq)(?![A-Za-z])")
+    if len(about) > 1 and all(about):
+        # An exact answer and its decimals, or a name and its value.
+        is_name = _NAME.fullmatch(about[0]) and not _is_value(about[0])
+        return _parse(about[-1] if is_name else about[0])
     builder = _BUILDER.fullmatch(text)
     if builder:
         return _parse(builder.group(2))
@@ -148,7 +160,12 @@ def _parse(text: str) -> _Node:
     if parse_number(text) is None:
         listed = [part for part in split_at_top(text, r"[,;]") if part]
         if len(listed) > 1:
-            return _Node("list", text, tuple(_parse(part) for part in listed))
+            parsed = [_parse(part) for part in listed]
+            # "0, \pm 2" are three values.
+            flat = [
+                item for node in parsed for item in (node.items if node.kind == "list" else (node,))
+            ]
+            return _Node("list", text, tuple(flat))
     if matrix := _MATRIX.fullmatch(text):
         return _parse_matrix(text, matrix.group(2))
     if group := _parse_group(text):
@@ -508,7 +525,7 @@ def _same_in_base(gold: str, answer: str) -> bool | None:
         number = _BASES.get(base.lower()) or (
             int(base) if base.isdecimal() and len(base) < 3 else None
         )
-        is_based = found is not None and number is not None and found.group(1)[0].isalnum()
+        is_based = found is not None and number is not None
         is_based = is_based and any(c.isdigit() for c in (found.group(1) if found else ""))
         digits.append(
             found.group(1) if found and is_based else text.replace(" ", "").replace(",", "")
@@ -541,15 +558,25 @@ def _same_proportion(gold: str, answer: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _expression(text: str) -> Any:
-    """The expression as math-verify parses it, decimals as exact fractions and i as the unit."""
+    """The expression as math-verify's parser reads it, with i as the imaginary unit."""
     number = parse_number(text)
     if number is not None:
         return _rational(number.value)
     has_imaginary = re.search(r"(?<![A-Za-z\\])[\d\s]*i(?![A-Za-z])", text) is not None
-    found = parse(f"\\boxed{{{text}}}", _CONFIG, parsing_timeout=None)  # pyright: ignore
-    expression = next((item for item in found if not isinstance(item, str)), None)
-    if expression is None:
-        raise UnreadableError(text)
+    latex = _CAPITAL_E.sub(r"Z_{E\1}", text)
+    latex = re.sub(r"([\d.]+)\s*\\deg(?![A-Za-z])", r"(\\frac{\1 \\pi}{180})", latex)
+    try:
+        expression: Any = latex2sympy(
+            normalize_latex(latex, _NORMALIZATION),
+            is_real=not should_treat_as_complex(latex),
+            normalization_config=None,
+            conversion_config=_CONVERSION,
+        )
+    except Exception as error:
+        # The parser has many exceptions of its own and raises plain ones too.
+        if isinstance(error, MemoryError):
+            raise
+        raise UnreadableError(text) from error
     if has_imaginary and hasattr(expression, "subs"):
         expression = expression.subs(
             {symbol: sympy.I for symbol in expression.free_symbols if symbol.name == "i"}

@@ -41,6 +41,7 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:rangle)(?![A-Za-z])", ")"),
         (r"\\(?:lvert|rvert|vert|mid)(?![A-Za-z])", "|"),
         (r"\\div(?![A-Za-z])", "/"),
+        (r"\\lg(?![A-Za-z])", r"\\log_{10}"),
         (r"\\(?:colon)(?![A-Za-z])", ":"),
         (r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\{\s*\}\s*\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])",
          r"\\deg "),
@@ -50,7 +51,9 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\frac\s*(\d)\s*(\d)(?!\d)", r"\\frac{\1}{\2}"),
         (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
         (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
-        (r"\\frac\s*(\{[^{}]*\})\s*(\d|[A-Za-z])", r"\\frac\1{\2}"),
+        (r"\\frac\s*(\\(?!frac|sqrt)[A-Za-z]+)\s*(?=[\dA-Za-z{\\])", r"\\frac{\1}"),
+        (r"\\frac\s*([A-Za-z])\s*(?=[\dA-Za-z{\\])", r"\\frac{\1}"),
+        (r"\\frac\s*(\{[^{}]*\})\s*(\d|[A-Za-z]|\\(?!frac|sqrt|text)[A-Za-z]+)", r"\\frac\1{\2}"),
         (r"\\sqrt\s*(\d|[A-Za-z])", r"\\sqrt{\1}"),
         (r"\bnp\.|\bmath\.|\bsp\.", ""),
         (r"(?<![A-Za-z\\])(?:arc|a)(sin|cos|tan)(?=\()", r"\\arc\1"),
@@ -86,7 +89,9 @@ def words_of(text: str) -> str | None:
     plain = _WORDS.sub(r"\1", text)
     is_marked = _WORDS.fullmatch(text) is not None
     stripped = plain.strip(" .()")
-    if not is_marked and not (_PROSE.fullmatch(stripped) and re.search("[A-Za-z]{2}", stripped)):
+    # Two letters are a product or two points, but for "no".
+    is_prose = _PROSE.fullmatch(stripped) and re.search("[A-Za-z]{3}|^[Nn]o$", stripped)
+    if not (is_marked or is_prose):
         return None
     words = re.sub(r"[^\w\s:%]", " ", plain.lower()).split()
     return " ".join(word for word in words if word not in ("a", "an", "the")) or None

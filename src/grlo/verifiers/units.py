@@ -95,6 +95,7 @@ _TAIL_WORDS = re.compile(
     r"|\\cdot(?![A-Za-z])|(?<![A-Za-z\\])[A-Za-zµμΩ]{2,}(?![A-Za-z({])"
     r"|\^\s*\{?\s*-?\d\s*\}?|[\s/])+$"
 )
+_BARE_WORD = re.compile(r"(?P<space>\s?)(?<![A-Za-z\\])(?P<word>[A-Za-z]{2,})")
 _FACTOR = re.compile(
     r"(/)|\\cdot|(per)\b|(?:(\\mu)\s*)?(\\deg|\\%|%|\\Omega|[A-Za-zµμΩ]+)\s*(?:\^\s*\{?\s*(-?\d)\s*\}?)?"
 )
@@ -124,6 +125,12 @@ def split_unit(text: str) -> Quantity | None:
         assert power is not None
         number += power.group()
         written = written[power.end() :]
+    if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", number) and "\\deg" in written:
+        return None  # The degrees belong to the argument.
+    for word in _BARE_WORD.finditer(_TEXT.sub("", written)):
+        is_long = len(word.group("word")) >= 4 and word.group("space")
+        if not is_long and _named(word.group("word")) is None:
+            return None  # A product such as 2ab.
     return Quantity(number, parse_unit(written))
 
 
