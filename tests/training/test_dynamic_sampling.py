@@ -9,6 +9,7 @@ import pytest
 
 from grlo.errors import RewardError
 from grlo.ledger import Ledger
+from grlo.training.metrics import informative_groups
 from grlo.training.trainer import Trainer
 from grlo.types import Completion, Message, Prompt, Rollout, SamplingParams, Score, Usage
 
@@ -233,3 +234,15 @@ def test_without_dynamic_sampling_every_group_is_kept(make_trainer: MakeTrainer)
     assert drawn(result) == ["3a", "3b"], "a step is a draw"
     assert cast(Any, trainer.learner).groups == [[0, 0, 1, 1]]
     assert not any(name.startswith("sampling/") for name in result.metrics)
+
+
+def test_unlike_penalties_are_no_spread() -> None:
+    prompt = Prompt("p", (Message("user", "?"),))
+    completion = Completion(tokens=(0,), logprobs=(0.0,), finish_reason="stop")
+    rollouts = [Rollout(prompt, group, (7,), completion, "") for group in (0, 0, 1, 1, 2, 2)]
+    scores = [
+        *(Score(-0.1, parts={"unshaped": 0.0}), Score(-0.4, parts={"unshaped": 0.0})),
+        *(Score(0.5, parts={"unshaped": 1.0}), Score(0.5, parts={"unshaped": 0.5})),
+        *(Score(1.0), Score(0.0)),
+    ]
+    assert informative_groups(rollouts, scores) == [1, 2]

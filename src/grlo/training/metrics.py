@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from grlo.types import LedgerEntry, Rollout, Score
 
@@ -56,8 +57,17 @@ def step_metrics(
 
 
 def informative_groups(rollouts: Sequence[Rollout], scores: Sequence[Score]) -> list[int]:
-    """Groups whose scored samples do not all score the same, in order."""
-    groups = _scores_by_group(rollouts, scores)
+    """Groups whose scored samples do not all score the same before shaping, in order.
+
+    A penalty on length is no verdict: a group of wrong answers of unlike length is not informative.
+    """
+    unshaped = [
+        replace(score, value=score.parts.get("unshaped", score.value))
+        if score.value is not None
+        else score
+        for score in scores
+    ]
+    groups = _scores_by_group(rollouts, unshaped)
     return [group for group, values in groups.items() if min(values) != max(values)]
 
 
