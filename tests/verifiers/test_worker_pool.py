@@ -15,7 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from grlo.verifiers.worker_pool import WorkerDiedError, WorkerPool, WorkerTimeoutError
+from grlo.verifiers.worker_pool import (
+    WorkerDiedError,
+    WorkerPool,
+    WorkerStartError,
+    WorkerTimeoutError,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -160,6 +165,13 @@ def test_memory_beyond_the_limit_ends_the_worker(pool: WorkerPool) -> None:
     with pytest.raises(WorkerDiedError):
         pool.ask({"do": "fill", "bytes": 400_000_000})
     assert pool.ask({"do": "echo", "what": 1})["said"] == 1
+
+
+def test_a_worker_that_cannot_start_says_why() -> None:
+    pool = WorkerPool("no_such_worker", num_workers=1, seconds=5, memory_bytes=1 << 28)
+    with pytest.raises(WorkerStartError, match="no_such_worker"):
+        pool.ask({"do": "echo", "what": 1})
+    pool.close()
 
 
 def test_many_threads_share_few_workers_and_get_their_own_replies(pool: WorkerPool) -> None:

@@ -38,7 +38,8 @@ _REASON = re.compile(
 )
 _FORMULA = re.compile(
     r"\$\$([^$]{1,2000})\$\$|(?<!\\)\$((?:[^$\\\n]|\\.){1,2000})\$"
-    r"|\\\(((?:[^\\]|\\[^)]){1,2000})\\\)|\\\[((?:[^\\]|\\[^\]]){1,2000})\\\]"
+    # Without another opening inside, so that a thousand of them do not cost a million steps.
+    r"|\\\(((?:[^\\]|\\[^()]){1,2000})\\\)|\\\[((?:[^\\]|\\[^\[\]]){1,2000})\\\]"
 )
 _COMMAND, _WORD = re.compile(r"\\[A-Za-z]+"), re.compile(r"[A-Za-z]{2}")
 _NUMBER = re.compile(
@@ -149,7 +150,8 @@ def _last_expressions(text: str) -> Iterator[str]:
     """The last line if it is LaTeX without any mark, else the last number or formula."""
     line = text.rstrip()[-_MAX_LINE:].rpartition("\n")[2].strip().rstrip(".")
     result = line.rpartition("=")[2].strip()
-    is_whole = "$" not in line and line.count("{") == line.count("}")
+    is_whole = not any(mark in line for mark in ("$", "\\boxed", "\\fbox"))
+    is_whole = is_whole and line.count("{") == line.count("}")
     if is_whole and _COMMAND.search(result) and not _WORD.search(_COMMAND.sub(" ", line)):
         yield result
     formulas = [(match.end(), _inside(match)) for match in _FORMULA.finditer(text)]

@@ -95,6 +95,8 @@ _TAIL_WORDS = re.compile(
     r"|\\cdot(?![A-Za-z])|(?<![A-Za-z\\])[A-Za-zµμΩ]{2,}(?![A-Za-z({])"
     r"|\^\s*\{?\s*-?\d\s*\}?|[\s/])+$"
 )
+# "5 (or 6)" is no unit.
+_HEDGE = re.compile(r"(?<!\^)\d|\b(?:or|and|not|nor)\b")
 _BARE_WORD = re.compile(r"(?P<space>\s?)(?<![A-Za-z\\])(?P<word>[A-Za-z]{2,})")
 _FACTOR = re.compile(
     r"(/)|\\cdot|(per)\b|(?:(\\mu)\s*)?(\\deg|\\%|%|\\Omega|[A-Za-zµμΩ]+)\s*(?:\^\s*\{?\s*(-?\d)\s*\}?)?"
@@ -127,6 +129,8 @@ def split_unit(text: str) -> Quantity | None:
         written = written[power.end() :]
     if re.search(r"\\(?:sin|cos|tan|cot|sec|csc)", number) and "\\deg" in written:
         return None  # The degrees belong to the argument.
+    if any(_HEDGE.search(words) for words in _TEXT.findall(written)):
+        return None
     for word in _BARE_WORD.finditer(_TEXT.sub("", written)):
         is_long = len(word.group("word")) >= 4 and word.group("space")
         if not is_long and _named(word.group("word")) is None:

@@ -9,6 +9,7 @@ import queue
 import selectors
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,10 @@ class WorkerTimeoutError(Exception):
 
 class WorkerDiedError(Exception):
     """A worker ended before it had replied."""
+
+
+class WorkerStartError(Exception):
+    """A worker cannot be started; the message has the end of what it wrote to its error stream."""
 
 
 class WorkerPool:
@@ -58,7 +63,8 @@ class WorkerPool:
 
         Raises:
             WorkerTimeoutError: It took longer than the limit.
-            WorkerDiedError: Two fresh workers in a row ended before they replied.
+            WorkerDiedError: Two workers in a row ended before they replied, the second a fresh one.
+            WorkerStartError: There is no worker to ask, through no fault of the request.
         """
         worker = self._slots.get()
         try:
@@ -110,12 +116,13 @@ class _Worker:
     """One process and the pipes to it."""
 
     def __init__(self, module: str, *, seconds: float, memory_bytes: int) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by kill)
         # -P: a file of the working directory must not stand in for a module of the library.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", module, str(os.getpid()), str(seconds), str(memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._errors,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,
         )
@@ -123,12 +130,18 @@ class _Worker:
         assert self._process.stdout is not None
         self._stdin = self._process.stdin
         self._stdout = self._process.stdout
+        self._module = module
         self._is_ready = False
         self._rest = b""
 
     def ask(self, request: dict[str, Any], *, seconds: float) -> dict[str, Any]:
         if not self._is_ready:
-            self._read_line(_START_SECONDS)
+            try:
+                self._read_line(_START_SECONDS)
+            except (WorkerDiedError, WorkerTimeoutError) as error:
+                raise WorkerStartError(
+                    f"{self._module} did not start: {self._last_words()}"
+                ) from error
             self._is_ready = True
         try:
             self._stdin.write(json.dumps(request).encode() + b"\n")
@@ -143,10 +156,18 @@ class _Worker:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
-        for pipe in (self._stdin, self._stdout):
+        for pipe in (self._stdin, self._stdout, self._errors):
             # What was still to be written went to a process that is gone.
             with contextlib.suppress(OSError):
                 pipe.close()
+
+    def _last_words(self) -> str:
+        try:
+            size = self._errors.seek(0, os.SEEK_END)
+            self._errors.seek(max(0, size - 500))
+            return self._errors.read().decode(errors="replace").strip()
+        except ValueError:
+            return "the pool was closed"
 
     def _read_line(self, seconds: float) -> bytes:
         deadline = time.monotonic() + seconds

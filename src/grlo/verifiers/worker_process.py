@@ -35,7 +35,7 @@ def serve(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1):
+    for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
     _limit_memory(memory_bytes)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
