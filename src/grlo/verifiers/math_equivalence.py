@@ -61,6 +61,8 @@ _BASES = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
     "ten": 10, "eleven": 11, "twelve": 12, "sixteen": 16,
 }  # fmt: skip
+# The parser takes a gamma for the function, whatever follows.
+_GAMMA = re.compile(r"\\(gamma|Gamma(?!\s*\())(?:\s*_\s*\{?(\w+)\}?)?(?![A-Za-z])")
 _MATRIX = re.compile(
     r"\\begin\s*\{([bpvBV]?matrix|array)\}(?:\s*\{[lcr|\s]*\})?(.*)\\end\s*\{\1\}", re.DOTALL
 )
@@ -564,6 +566,7 @@ def _expression(text: str) -> Any:
         return _rational(number.value)
     has_imaginary = re.search(r"(?<![A-Za-z\\])[\d\s]*i(?![A-Za-z])", text) is not None
     latex = _CAPITAL_E.sub(r"Z_{E\1}", text)
+    latex = _GAMMA.sub(r"Z_{\1\2}", latex)
     latex = re.sub(r"([\d.]+)\s*\\deg(?![A-Za-z])", r"(\\frac{\1 \\pi}{180})", latex)
     try:
         expression: Any = latex2sympy(
@@ -577,6 +580,8 @@ def _expression(text: str) -> Any:
         if isinstance(error, MemoryError):
             raise
         raise UnreadableError(text) from error
+    if hasattr(expression, "has") and expression.has(sympy.zoo, sympy.nan):
+        raise UnreadableError(text)
     if has_imaginary and hasattr(expression, "subs"):
         expression = expression.subs(
             {symbol: sympy.I for symbol in expression.free_symbols if symbol.name == "i"}
@@ -598,6 +603,7 @@ def _values(expressions: Sequence[Any]) -> list[tuple[Any, ...]] | None:
 
     Variables are positive there, so that sqrt(x^2) is x, unless an absolute value tells apart.
     """
+    expressions = [_with_derivatives_as_symbols(e) for e in expressions]
     functions = {f.func for e in expressions for f in e.atoms(AppliedUndef)}
     symbols = sorted({s for e in expressions for s in e.free_symbols}, key=lambda s: s.name)
     products = {f for f in functions if _is_product(f, symbols)}
@@ -627,6 +633,14 @@ def _values(expressions: Sequence[Any]) -> list[tuple[Any, ...]] | None:
             point.append(value)
         result.append(tuple(point))
     return result
+
+
+def _with_derivatives_as_symbols(expression: Any) -> Any:
+    """dx/dt as a quantity of its own: as x is a symbol, it would be 0."""
+    return expression.replace(
+        lambda x: isinstance(x, sympy.Derivative) and x.doit() == 0,
+        lambda x: sympy.Symbol(str(x), real=True),
+    )
 
 
 def _is_product(function: Any, symbols: Sequence[Any]) -> bool:
