@@ -29,7 +29,7 @@ from grlo.verifiers.extraction import (
     statements,
 )
 from grlo.verifiers.math_numbers import leading_number, parse_number
-from grlo.verifiers.math_text import normalised
+from grlo.verifiers.math_text import normalised, squeezed
 from grlo.verifiers.units import Unit, parse_unit
 
 _MAX_CHARACTERS = 2000
@@ -259,7 +259,7 @@ def _without_commands(text: str) -> str:
 
 
 def _squeezed(text: str) -> str:
-    return re.sub(r"[\s{}]|\\text", "", normalised(text))
+    return squeezed(normalised(text))
 
 
 def _number(text: str) -> Fraction | None:

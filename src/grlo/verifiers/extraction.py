@@ -27,8 +27,8 @@ _BARE_BOX = re.compile(r"\s{0,3}(-?\d[\d,]{0,40}(?:\.\d{1,40})?|[A-Za-z](?![A-Za
 _MARKED = re.compile(r"^[ \t]*####(?!#)[ \t]*(\S[^\n]*)$", re.MULTILINE)
 _MARKED_NUMBER = re.compile(r"[$€£]?\s?-?[$€£]?[\d.,/]*\d%?(?:\s[A-Za-z]{1,12})?\.?")
 _STATED = re.compile(
-    r"\banswer\b(?:\*\*|[\"'])?(?: (?:to|of|for) (?:the|this|our) (?:question|problem|expression))?"
-    r"(?:\s?(?::|=|\bis\b|\bequals\b|would be|should be|must be))(?:[ \t]{0,3}:)?(?:\*\*)?",
+    r"\banswers?\b(?:\*\*|[\"'])?"
+    r"(?: (?:to|of|for) (?:the|this|our) (?:question|problem|expression))?(?:\s?(?::|=|\bis\b|\bare\b|\bequals\b|would be|should be|must be))(?:[ \t]{0,3}:)?(?:\*\*)?",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<=[^\s.])[.!](?=\s|$|\*)|\n")
@@ -41,9 +41,10 @@ _FORMULA = re.compile(
     # Without another opening inside, so that a thousand of them do not cost a million steps.
     r"|\\\(((?:[^\\]|\\[^()]){1,2000})\\\)|\\\[((?:[^\\]|\\[^\[\]]){1,2000})\\\]"
 )
+_SEPARATOR = re.compile(r"\s{0,3}(?:[,;](?:\s{0,3}(?:and|or)\b)?|(?:and|or)\b)\s{0,3}")
 _COMMAND, _WORD = re.compile(r"\\[A-Za-z]+"), re.compile(r"[A-Za-z]{2}")
 _NUMBER = re.compile(
-    r"(?<![\w.])[-\u2212+]?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
+    r"(?<![\w.])[-\u2212+]?[$€£]?(?:\d{1,3}(?:(?:,|\{,\}|\\,|,\\!)\d{3})+|\d+)(?:\.\d+)?"
     r"(?:[eE][-+]?\d+|/\d+)?(?: ?\\?%)?"
     r"|(?<![\w.])[-\u2212+]?\.\d+"
 )
@@ -125,14 +126,14 @@ def stated_answers(text: str) -> Iterator[str]:
     for _, statement in statements(text):
         formula = _FORMULA.match(statement)
         if formula:
-            answer = _inside(formula)
+            answer = _listed(statement, formula)
         else:
             end = _SENTENCE_END.search(statement)
             answer = statement[: end.start()] if end else statement
             reason = _REASON.search(answer)
             answer = answer[: reason.start()] if reason else answer
             inner = _FORMULA.search(answer)
-            answer = _inside(inner) if inner else answer
+            answer = _listed(answer, inner) if inner else answer
         answer = answer.strip(" \t\r*`\"'").rstrip(".,;")
         if any(character.isalnum() for character in answer):
             yield answer
@@ -159,6 +160,17 @@ def _last_expressions(text: str) -> Iterator[str]:
     last = max(formulas[-1:] + numbers[-1:], default=None)
     if last and last[1].strip():
         yield last[1].strip()
+
+
+def _listed(text: str, formula: re.Match[str]) -> str:
+    """A formula and those that follow it after nothing but commas, "and" and "or"."""
+    listed = [_inside(formula)]
+    while (following := _SEPARATOR.match(text, formula.end())) and (
+        found := _FORMULA.match(text, following.end())
+    ):
+        listed.append(_inside(found))
+        formula = found
+    return ", ".join(listed)
 
 
 def _inside(formula: re.Match[str]) -> str:

@@ -39,15 +39,16 @@ from math_verify.grader import should_treat_as_complex
 from sympy.core.function import AppliedUndef
 
 from grlo.verifiers.math_numbers import WrittenNumber, parse_number, rounds_to
-from grlo.verifiers.math_text import matching, normalised, split_at_top, words_of
+from grlo.verifiers.math_text import matching, normalised, split_at_top, squeezed, words_of
 from grlo.verifiers.units import Quantity, split_unit
 
 _DIGITS_OF_A_ROUNDING = 4
 _MAX_ELEMENTS = 40
 _NUM_POINTS = 4
 _PRECISION = 40
-_TOLERANCE = sympy.Float("1e-12", 30)
-_EXACT_TOLERANCE = sympy.Float("1e-30", 50)
+_TOLERANCE = sympy.Float("1e-30", 50)
+# What of two equal irrational numbers is left when one is taken from the other.
+_NOTHING = sympy.Float("1e-100", 50)
 _RELATIONS = {r"\le": "<=", "<": "<", r"\ge": ">=", ">": ">", r"\ne": "!="}
 # Its list of units has letters that are variables elsewhere; units are taken off before.
 _NORMALIZATION = replace(LatexExtractionConfig().normalization_config, units=False)
@@ -65,6 +66,13 @@ _BASES = {
 _GAMMA = re.compile(r"\\(gamma|Gamma(?!\s*\())(?:\s*_\s*\{?(\w+)\}?)?(?![A-Za-z])")
 _MATRIX = re.compile(
     r"\\begin\s*\{([bpvBV]?matrix|array)\}(?:\s*\{[lcr|\s]*\})?(.*)\\end\s*\{\1\}", re.DOTALL
+)
+# Not in an index: x_{1.5} is a name.
+_DECIMAL = re.compile(r"(?<![\d.,_])(?<!_\{)(?:\d+\.\d+|\.\d+)(?![\d.])")
+_ANGLE = re.compile(r"\\(?:angle|triangle)\s*[A-Z].*")
+_REALS = re.compile(r"(?:\\mathbb\s*\{?\s*R\s*\}?|\\R(?![A-Za-z]))")
+_REALS_WITHOUT = re.compile(
+    rf"{_REALS.pattern}\s*(?:\\setminus|\\backslash|-)\s*\\\{{(.*)\\\}}", re.DOTALL
 )
 _MEMBERSHIP = re.compile(r"\\?[A-Za-z]\w*(?:\([a-z]\))?\s*\\in\b\s*(?=[\[({\\])")
 _BUILDER = re.compile(
@@ -104,7 +112,7 @@ def compare(gold: str, answer: str) -> Comparison:
     gold, answer = normalised(gold), normalised(answer)
     if not gold or not answer:
         return Comparison(False, gold_parsed=bool(gold), answer_parsed=bool(answer))
-    if _squeezed(gold) == _squeezed(answer) or _same_words(gold, answer):
+    if squeezed(gold) == squeezed(answer) or _same_words(gold, answer):
         return Comparison(True)
     if words_of(gold) is not None and "\\text" in gold and parse_number(gold) is None:
         quantity = split_unit(gold)
@@ -116,10 +124,6 @@ def compare(gold: str, answer: str) -> Comparison:
         is_gold = error.text in gold and error.text not in answer
         unreadable_gold = is_gold and words_of(gold) is None
         return Comparison(False, gold_parsed=not unreadable_gold, answer_parsed=is_gold)
-
-
-def _squeezed(text: str) -> str:
-    return re.sub(r"[\s{}]", "", text.replace("\\text", "")).rstrip(".")
 
 
 def _same_words(gold: str, answer: str) -> bool:
@@ -153,13 +157,18 @@ def _parse(text: str) -> _Node:
         # An exact answer and its decimals, or a name and its value.
         is_name = _NAME.fullmatch(about[0]) and not _is_value(about[0])
         return _parse(about[-1] if is_name else about[0])
+    if _REALS.fullmatch(text):
+        return _reals_without(text, [])
+    if excluded := _REALS_WITHOUT.fullmatch(text):
+        return _reals_without(text, split_at_top(excluded.group(1), r"[,;]"))
     builder = _BUILDER.fullmatch(text)
     if builder:
         return _parse(builder.group(2))
     pieces = split_at_top(text, r"\\cup(?![A-Za-z])")
     if len(pieces) > 1:
         return _Node("union", text, tuple(_parse(piece) for piece in pieces))
-    if parse_number(text) is None:
+    quantity = split_unit(text)
+    if parse_number(quantity.text if quantity else text) is None:
         listed = [part for part in split_at_top(text, r"[,;]") if part]
         if len(listed) > 1:
             parsed = [_parse(part) for part in listed]
@@ -168,6 +177,9 @@ def _parse(text: str) -> _Node:
                 item for node in parsed for item in (node.items if node.kind == "list" else (node,))
             ]
             return _Node("list", text, tuple(flat))
+    if text[:1] in ("(", "[") and matching(text, 0) == len(text) - 1:
+        inner = text[1:-1].strip()
+        text = inner if _MATRIX.fullmatch(inner) else text
     if matrix := _MATRIX.fullmatch(text):
         return _parse_matrix(text, matrix.group(2))
     if group := _parse_group(text):
@@ -192,6 +204,15 @@ def _parse(text: str) -> _Node:
             return _Node("list", text, made)
         return _Node("equation", text, tuple(_parse(side) for side in sides))
     return _Node("leaf", text)
+
+
+def _reals_without(text: str, points: Sequence[str]) -> _Node:
+    """All real numbers but some, as a union of open intervals."""
+    numbers = {point: parse_number(point) for point in points}
+    ends = sorted(points, key=lambda point: number.value if (number := numbers[point]) else 0)
+    leaves = [_Node("leaf", end) for end in (r"-\infty", *ends, r"\infty")]
+    pieces = tuple(_Node("group", text, pair, ("(", ")")) for pair in pairwise(leaves))
+    return pieces[0] if len(pieces) == 1 else _Node("union", text, pieces)
 
 
 def _parse_matrix(text: str, body: str) -> _Node:
@@ -291,6 +312,9 @@ def _same_digits_in_groups(gold: str, answer: str) -> bool:
 def _same_inequality(gold: _Node, answer: _Node) -> bool:
     if gold.kind == "equation" or answer.kind == "equation":
         return False
+    if "union" in (gold.kind, answer.kind):
+        gold, answer = _without_point(gold), _without_point(answer)
+        return "inequality" not in (gold.kind, answer.kind) and _same(gold, answer)
     gold_variable, gold_interval = _interval(gold)
     answer_variable, answer_interval = _interval(answer)
     if gold_interval is None or answer_interval is None:
@@ -298,6 +322,13 @@ def _same_inequality(gold: _Node, answer: _Node) -> bool:
     if gold_variable and answer_variable and gold_variable != answer_variable:
         return False
     return _same(gold_interval, answer_interval)
+
+
+def _without_point(node: _Node) -> _Node:
+    """The union that `x \\ne a` stands for; other nodes as they are."""
+    if node.kind == "inequality" and node.marks == (r"\ne",) and _name(node.items[0].text):
+        return _reals_without(node.text, [node.items[1].text])
+    return node
 
 
 def _interval(node: _Node) -> tuple[str, _Node | None]:
@@ -395,7 +426,7 @@ def _ratio(gold: Sequence[str], answer: Sequence[str]) -> Any:
     ratios = [above / below for above, below in values if below != 0]
     if len(ratios) < len(values) or ratios[0] == 0 or not ratios[0].is_real:
         return None
-    same = all(abs(first - second) <= _TOLERANCE * abs(first) for first, second in pairwise(ratios))
+    same = all(_same_value_of(first, second) for first, second in pairwise(ratios))
     return ratios[0] if same else None
 
 
@@ -403,8 +434,12 @@ def _ratio(gold: Sequence[str], answer: Sequence[str]) -> Any:
 
 
 def _same_leaf(gold: str, answer: str) -> bool:
-    if _squeezed(gold) == _squeezed(answer) or _same_words(gold, answer):
+    if squeezed(gold) == squeezed(answer) or _same_words(gold, answer):
         return True
+    if "\\ldots" in gold + answer:
+        return False
+    if _ANGLE.fullmatch(gold):
+        return re.sub(r"[\s{}]", "", gold) == re.sub(r"[\s{}]", "", answer)
     based = _same_in_base(gold, answer)
     if based is not None:
         return based
@@ -500,13 +535,15 @@ def _value_rounds_to(expression: Any, gold: WrittenNumber) -> bool:
 
 def _is_exactly(expression: Any, value: Fraction) -> bool:
     number = _number(expression)
-    if number is None:
-        return False
-    expected = _rational(value).evalf(_PRECISION + 10)
-    tolerance = _TOLERANCE if expression.has(sympy.Float) else _EXACT_TOLERANCE
-    return bool(
-        abs(number - expected) <= tolerance * max(abs(expected), abs(number) * 0 + _EXACT_TOLERANCE)
-    )
+    return number is not None and _same_value_of(_rational(value), number)
+
+
+def _same_value_of(one: Any, other: Any) -> bool:
+    """Whether two numbers are the same: rational ones exactly, others to 30 digits."""
+    if one.is_Rational and other.is_Rational:
+        return bool(one == other)
+    size = max(abs(one), abs(other))
+    return bool(size <= _NOTHING or abs(one - other) <= _TOLERANCE * size)
 
 
 def _number(expression: Any) -> Any:
@@ -545,7 +582,16 @@ def _same_in_base(gold: str, answer: str) -> bool | None:
 
 
 def _same_proportion(gold: str, answer: str) -> bool:
-    """`3:4` and `6:8`."""
+    """`3:4` and `6:8` or `3/4`, and times of the day as `5:30 pm`."""
+    clocks = [re.sub(r"\\text|[^\w:]", "", text).lower() for text in (gold, answer)]
+    if clocks[0] == clocks[1]:
+        return True
+    ratios = [
+        text if ":" in text or (number := parse_number(text)) is None
+        else f"{number.value.numerator}:{number.value.denominator}"
+        for text in (gold, answer)
+    ]  # fmt: skip
+    gold, answer = ratios
     parts = [[parse_number(part) for part in text.split(":")] for text in (gold, answer)]
     if len(parts[0]) != len(parts[1]) or len(parts[0]) < 2:
         return False
@@ -568,6 +614,7 @@ def _expression(text: str) -> Any:
     latex = _CAPITAL_E.sub(r"Z_{E\1}", text)
     latex = _GAMMA.sub(r"Z_{\1\2}", latex)
     latex = re.sub(r"([\d.]+)\s*\\deg(?![A-Za-z])", r"(\\frac{\1 \\pi}{180})", latex)
+    latex = _DECIMAL.sub(lambda found: _fraction(Fraction(found.group())), latex)
     try:
         expression: Any = latex2sympy(
             normalize_latex(latex, _NORMALIZATION),
@@ -589,12 +636,15 @@ def _expression(text: str) -> Any:
     return expression
 
 
+def _fraction(value: Fraction) -> str:
+    return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
 def _same_expressions(gold: Any, answer: Any) -> bool:
     if isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr):
         values = _values([gold, answer])
         if values is not None:
-            tolerance = _TOLERANCE
-            return all(abs(one - other) <= tolerance * abs(one) for one, other in values)
+            return all(_same_value_of(one, other) for one, other in values)
     return verify([gold], [answer], timeout_seconds=None, allow_set_relation_comp=True)  # pyright: ignore
 
 
@@ -652,10 +702,23 @@ def _is_product(function: Any, symbols: Sequence[Any]) -> bool:
 def _evaluated(expression: Any, at: dict[str, Any]) -> Any:
     expression = expression.subs({s: at[s.name] for s in expression.free_symbols})
     expression = expression.replace(lambda x: isinstance(x, AppliedUndef), lambda x: _opaque(x))
-    value = expression.doit().evalf(_PRECISION)
+    value = _with_real_roots(expression.doit())
+    value = value if value.is_Rational else value.evalf(_PRECISION)
     parts = value.as_real_imag() if isinstance(value, sympy.Expr) else ()
     is_number = bool(parts) and all(part.is_Float or part.is_Rational for part in parts)
     return value if is_number and value.is_finite is not False else None
+
+
+def _with_real_roots(expression: Any) -> Any:
+    """Odd roots of negative numbers are negative, as at school, where nothing is complex."""
+    if not isinstance(expression, sympy.Expr) or expression.has(sympy.I):
+        return expression
+    return expression.replace(
+        lambda x: (
+            x.is_Pow and x.exp.is_Rational and x.exp.q > 1 and x.exp.q % 2 and x.base.is_negative
+        ),
+        lambda x: (-1) ** x.exp.p * (-x.base) ** x.exp,
+    )
 
 
 def _opaque(call: Any) -> Any:

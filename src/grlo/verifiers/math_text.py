@@ -3,6 +3,7 @@ r"""LaTeX answers in one spelling: one way to write fractions, brackets, spaces,
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 _UNICODE = {
     "\u2212": "-", "\u2013": "-", "\u00d7": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ",
@@ -14,14 +15,23 @@ _UNICODE = {
 }  # fmt: skip
 _UNICODE_TABLE = str.maketrans(_UNICODE)
 
-_SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+
+def _joined(digits: re.Match[str]) -> str:
+    return digits.group(1).replace(" ", "")
+
+
+_SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"(?<=\d)\s*(?:,\s*\\!|\{,\})\s*(?=\d{3})", ","),
         (r"(?<!\\)\\[()\[\]]", " "),
+        (r"\\\$\s*(\d+(?:,\d{3})*(?:\.\d+)?)(?![\d^/])", r"\1\\text{ dollars}"),
         (r"\\\$|\\text\s*\{\s*\\?\$\s*\}|[$€£]", " "),
         (r"\\(?:left|right|big|Big|bigg|Bigg)[lr]?(?![A-Za-z])\s*\.?", ""),
         (r"\\(?:displaystyle|textstyle|limits|boxed|fbox|hline)(?![A-Za-z])", " "),
+        (r"\\(?:text)?color\s*\{[^{}]*\}", " "),
+        (r"\\(?:underline|boldsymbol|bm|mathit|mathnormal)\s*(?=\{)", ""),
+        (r"\\(?:bf|rm|it|sf)(?![A-Za-z])\s*(?!\{)", " "),
         (r"(?<!\\)\\(?:[,;:! ]|quad(?![A-Za-z])|qquad(?![A-Za-z]))|~|\\hspace\s*\{[^{}]*\}", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
@@ -45,6 +55,11 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\\(?:colon)(?![A-Za-z])", ":"),
         (r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\{\s*\}\s*\^\s*\{?\s*\\circ\s*\}?|\\degree(?![A-Za-z])",
          r"\\deg "),
+        (r"(?<=\\deg )\s*(?:\\text\s*\{\s*)?([CF])(?![A-Za-z])\s*\}?", r"\\text{\1}"),
+        (r"\\text\s*\{\s*[Ii]nfinity\s*\}|(?<![A-Za-z\\])[Ii]nfinity(?![A-Za-z])", r"\\infty "),
+        (r"(?<=,)\s*(?:\.\.\.|\\[lc]?dotsc?(?![A-Za-z]))\s*(?=,)", r"\\ldots "),
+        (r"\\\{\s*\\\}", r"\\emptyset "),
+        (r"(?<=[\^_])\s*(-?\d{2,}|-\d)(?![\d.])", r"{\1}"),
         (r"\\text\s*\{\s*(?:and|or)\s*\}|\s(?:and|or)(?=\s)", " ; "),
         (r"\\text\s*\{\s*,?\s*(?:and|or)\s*,?\s*\}", " ; "),
         (r"\\(?:lor|vee)(?![A-Za-z])", " ; "),
@@ -63,8 +78,14 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<=\S)\*(?=\S)", r"\\cdot "),
         (r"(?<=\d)\.\s*(?=/)", ""),
         (r"\s+", " "),
+        (r"(?<![\w.}])(\d{1,3}(?: \d{3})+)(?![\d/]| ?\\frac)", _joined),
     )
 )  # fmt: skip
+_NUMBER_AS_TEXT = re.compile(
+    r"\\text\s*\{\s*\(?([-+]?\d[\d,]*(?:\.\d+)?)\s*\)?(\s[A-Za-z][^{}]*)?\}"
+)
+_LEADING = re.compile(r"^(?:=|\\approx(?![A-Za-z])|\\simeq(?![A-Za-z]))\s*")
+_SINGLE = re.compile(r"(?<!\\)\{([^{}\\])\}")
 _WORDS = re.compile(r"\\text\s*\{([^{}]*)\}")
 _PROSE = re.compile(r"[A-Za-z][A-Za-z .,'\u2019:-]*")
 
@@ -74,10 +95,24 @@ def normalised(latex: str) -> str:
     text = latex.strip()
     while text[:2] == "**" and text[-2:] == "**" and len(text) > 4:
         text = text[2:-2].strip()
-    text = text.translate(_UNICODE_TABLE)
+    text = text.translate(_UNICODE_TABLE).rstrip("\\ ")
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)
-    return _without_ends(text)
+    text = _LEADING.sub("", _without_ends(text))
+    if number := _NUMBER_AS_TEXT.fullmatch(text):
+        words = (number.group(2) or "").strip()
+        text = number.group(1) + (f" \\text{{{words}}}" if words else "")
+    return text
+
+
+def squeezed(text: str) -> str:
+    """A normalised answer without what changes nothing: spaces but for those between numbers, and
+    braces around a single character. `2^{x+1}` keeps its braces, or it were `2^{x}+1`."""
+    text = _WORDS.sub(r"\1", text)
+    text = re.sub(r"(?<!\d)\s+|\s+(?!\d)", "", text).rstrip(".")
+    while (shorter := _SINGLE.sub(r"\1", text)) != text:
+        text = shorter
+    return text
 
 
 def words_of(text: str) -> str | None:

@@ -141,8 +141,10 @@ def split_unit(text: str) -> Quantity | None:
 def parse_unit(text: str) -> Unit | None:
     """The unit that a text names, as `kJ mol^{-1}` or `\\text{cm}^2`; None if it is unknown."""
     text = _TEXT.sub(r" \1 ", text).replace("square ", "sq ").replace("cubic ", "cu ")
-    if re.search(r"\\deg\s*[A-Z]\b", text):
-        return None  # Scales of temperature do not start at 0.
+    if scale := re.search(r"\\deg\s*([A-Z])\b", text):
+        # Scales of temperature do not start at 0, so they are no multiples of each other.
+        is_all = not text.replace(scale.group(), "").strip(" .")
+        return Unit(f"degrees {scale.group(1)}", Fraction(1)) if is_all else None
     text = re.sub(r"\bsq\.?\s+(\w+)", r"\1^2", text)
     text = re.sub(r"\bcu\.?\s+(\w+)", r"\1^3", text)
     powers: dict[str, int] = {}
