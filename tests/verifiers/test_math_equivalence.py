@@ -99,8 +99,9 @@ TABLE = [
     (r"1, 2, \ldots, 10", "1,2,...,10", 1),
     (r"1, 2, \ldots, 10", "1,2,...,11", 0),
     # Matrices and names.
-    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\left[\begin{array}{cc}1&2\\3&4\end{array}\right]", 1),
-    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\left[\begin{array}{cc}1&2\\4&3\end{array}\right]", 0),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"[\begin{array}{cc}1&2\\3&4\end{array}]", 1),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\left(\begin{array}{cc}1&2\\4&3\end{array}\right)",
+     0),
     (r"\angle ABC", r"\angle ACB", 0),
     (r"\angle ABC", r"\angle{ABC}", 1),
 ]  # fmt: skip

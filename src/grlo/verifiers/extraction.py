@@ -28,7 +28,8 @@ _MARKED = re.compile(r"^[ \t]*####(?!#)[ \t]*(\S[^\n]*)$", re.MULTILINE)
 _MARKED_NUMBER = re.compile(r"[$€£]?\s?-?[$€£]?[\d.,/]*\d%?(?:\s[A-Za-z]{1,12})?\.?")
 _STATED = re.compile(
     r"\banswers?\b(?:\*\*|[\"'])?"
-    r"(?: (?:to|of|for) (?:the|this|our) (?:question|problem|expression))?(?:\s?(?::|=|\bis\b|\bare\b|\bequals\b|would be|should be|must be))(?:[ \t]{0,3}:)?(?:\*\*)?",
+    r"(?: (?:to|of|for) (?:the|this|our) (?:question|problem|expression))?"
+    r"(?:\s?(?::|=|\bis\b|\bare\b|\bequals\b|would be|should be|must be))(?:[ \t]{0,3}:)?(?:\*\*)?",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<=[^\s.])[.!](?=\s|$|\*)|\n")
