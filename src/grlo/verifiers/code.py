@@ -19,6 +19,7 @@ from grlo.verifiers.code_tests import CodeTests, parse_tests
 
 _HARNESS = Path(code_harness.__file__).read_text(encoding="utf-8")
 _MAX_NOTE = 600
+_GRACE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,17 @@ class CodeSettings:
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
     name: str = "code"
     seconds: float = 5.0
-    """Limit of one call or of one run of a program."""
+    """Processor time of one call or of one run of a program. Time on the clock has a limit of three
+    times as much, for machines that are busy."""
     reference_factor: float = 4.0
     """A call may also take so many times as long as the reference solution, where there is one."""
     total_seconds: float = 30.0
-    """Limit of all tests of an answer together."""
+    """Time on the clock of all tests of an answer together."""
     memory_bytes: int = 1 << 30
     """Address space of a process."""
     partial: bool = False
-    """Scores the share of the tests that pass instead of 1 for all of them and 0 otherwise."""
+    """Scores the share of the tests that pass instead of 1 for all of them and 0 otherwise. No test
+    passes after a call that has ended or stopped the whole program."""
 
     def __post_init__(self) -> None:
         require(self.seconds > 0, "seconds must be positive")
@@ -104,8 +107,9 @@ class CodeVerifier:
     def _limits(self) -> Limits:
         settings = self._settings
         return Limits(
-            wall_seconds=settings.total_seconds,
-            cpu_seconds=settings.total_seconds,
+            # The harness knows its limit: more is needed only by tests that hang themselves.
+            wall_seconds=settings.total_seconds + _GRACE_SECONDS,
+            cpu_seconds=settings.total_seconds + _GRACE_SECONDS,
             memory_bytes=settings.memory_bytes,
         )
 
@@ -114,7 +118,8 @@ class CodeVerifier:
         job = {
             "nonce": nonce,
             "form": tests.form,
-            "code": f"{tests.prelude}\n{code}" if tests.prelude else code,
+            "prelude": tests.prelude,
+            "code": code,
             "setup": tests.setup,
             "names": tests.names,
             "tests": tests.tests,
@@ -122,6 +127,7 @@ class CodeVerifier:
             "rule": tests.rule,
             "tolerance": tests.tolerance,
             "seconds": settings.seconds,
+            "total_seconds": settings.total_seconds,
             "reference_factor": settings.reference_factor,
             "partial": settings.partial,
         }
@@ -129,12 +135,15 @@ class CodeVerifier:
 
     def _score(self, execution: Execution, code: str, *, nonce: str) -> Score:
         verdict = _verdict(execution, nonce)
+        if verdict is None and execution.status == "exited":
+            # The harness is out of the program's reach: this is something else.
+            said = execution.stderr.decode(errors="replace").strip()[-_MAX_NOTE:]
+            return Score(None, note=f"the tests did not run: {said}", extracted=code)
         if verdict is None:
             reason = {
                 "timeout": f"took longer than {self._settings.total_seconds:g} s",
                 "output_limit": "wrote too much",
                 "killed": "was killed at a limit of memory or for a forbidden system call",
-                "exited": "ended without a verdict",
             }[execution.status]
             return Score(0.0, parts={"parsed": 1.0}, note=f"the program {reason}", extracted=code)
         if "broken" in verdict:
@@ -146,6 +155,7 @@ class CodeVerifier:
             parts={"parsed": 1.0, "tests": passed / total},
             note=str(verdict["note"])[:_MAX_NOTE],
             extracted=code,
+            details={"passed": passed, "tests": total, "seconds": round(execution.seconds, 3)},
         )
 
 

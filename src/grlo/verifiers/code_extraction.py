@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from grlo.thoughts import without_thoughts
 
-_FENCE = re.compile(
-    r"^[ \t]*(?:```+|~~~+)[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*(?:```+|~~~+)|\Z)", re.M | re.S
-)
+# A fence ends its line but for a language; text may stand before it.
+_OPENING = re.compile(r"(?:^|[^`~])(```+|~~~+)([^`~]*)$")
 _PYTHON = ("python", "py", "python3")
 # Where code may begin in text without a fence.
 _BEGINNING = re.compile(
     r"^(?:import |from \w|def |async def |class |@\w|[A-Za-z_]\w* *(?::[^=\n]+)?=[^=])", re.M
 )
 _MAX_CHARACTERS = 200_000
+_MAX_BLOCKS, _MAX_ENDS = 50, 8
+_MAX_OPENING = 200
 _MAX_ATTEMPTS, _MAX_BEGINNINGS = 50, 20
+
+
+@dataclass(frozen=True)
+class _Block:
+    language: str
+    bodies: tuple[str, ...]
+    """What lies between the opening fence and each fence that may close it."""
 
 
 def extract_code(text: str, *, names: Sequence[str]) -> str | None:
     """The program of an answer.
 
     Of fenced blocks the first that defines one of the names, Python before other languages; then
-    the text itself from where code begins to where Python can no longer read it; then the first
-    fenced block. Thoughts are left out.
+    the text itself from where code begins; then the first fenced block. Text after the program is
+    left out where Python cannot read it as code. So are thoughts.
 
     Args:
         text: The answer.
@@ -36,24 +46,89 @@ def extract_code(text: str, *, names: Sequence[str]) -> str | None:
         None when there is nothing that could be a program.
     """
     text = without_thoughts(text)[:_MAX_CHARACTERS]
-    blocks = [(language.lower(), body) for language, body in _FENCE.findall(text)]
-    blocks = sorted(blocks, key=lambda block: block[0] not in _PYTHON)
-    bodies = [body for _, body in blocks if body.strip()]
-    for body in bodies:
-        if names and defines(body, names):
-            return body
-    if names or not bodies:
+    blocks = sorted(_blocks(text), key=lambda block: block.language not in _PYTHON)
+    for block in blocks:
+        if defines(block.bodies[-1], names):
+            code = _readable(block, names)
+            if defines(code, names):
+                return code
+    if names or not blocks:
         code = _longest_code(text, names)
         if code is not None:
             return code
-    return bodies[0] if bodies else None
+    return _readable(blocks[0], names) if blocks else None
 
 
 def defines(code: str, names: Sequence[str]) -> bool:
     """Whether code seems to define one of the names, perhaps in a class; it need not be valid."""
     either = "|".join(map(re.escape, names))
-    definition = rf"^\s*(?:async +)?(?:def|class) +(?:{either})\b|^(?:{either}) *="
+    definition = rf"^[ \t]*(?:async +)?(?:def|class) +(?:{either})\b|^(?:{either}) *="
     return bool(names) and re.search(definition, code, re.M) is not None
+
+
+def _blocks(text: str) -> list[_Block]:
+    """Fenced blocks that are not empty, in order; the last may lack its end."""
+    lines = text.split("\n")
+    blocks: list[_Block] = []
+    number = 0
+    while number < len(lines) and len(blocks) < _MAX_BLOCKS:
+        opening = _opening(lines[number])
+        number += 1
+        if opening is not None:
+            fence, language = opening
+            bodies, number = _bodies(lines, number, fence=fence)
+            if bodies:
+                blocks.append(_Block(language, bodies))
+    return blocks
+
+
+def _opening(line: str) -> tuple[str, str] | None:
+    """Fence and language of a line that may open a block."""
+    found = _OPENING.search(line[-_MAX_OPENING:].rstrip())
+    if found is None:
+        return None
+    fence, rest = found.groups()
+    return fence, rest.split()[0].lower() if rest.strip() else ""
+
+
+def _bodies(lines: Sequence[str], start: int, *, fence: str) -> tuple[tuple[str, ...], int]:
+    """What may stand in the block that begins at a line, and the line to go on at.
+
+    A fence may also be part of a string in the program, so that a later one closes the block. One
+    with a language opens another block, whether or not this one was closed.
+    """
+    bodies: list[str] = []
+    after = 0
+    for number in range(start, len(lines)):
+        line = lines[number].rstrip()
+        is_fence = line.lstrip().startswith(fence)
+        if not is_fence and not line.endswith(fence):
+            continue
+        is_another = is_fence and (_opening(line) or ("", ""))[1] != ""
+        if is_another and bodies:
+            break
+        last = [] if is_fence else [line.removesuffix(fence)]
+        bodies.append(_body([*lines[start:number], *last]))
+        after = after or (number if is_another else number + 1)
+        if is_another or len(bodies) == _MAX_ENDS:
+            break
+    if not bodies:
+        bodies, after = [_body(lines[start:])], len(lines)
+    return tuple(body for body in bodies if body.strip()), after
+
+
+def _body(lines: Sequence[str]) -> str:
+    return textwrap.dedent("".join(f"{line}\n" for line in lines))
+
+
+def _readable(block: _Block, names: Sequence[str]) -> str:
+    """The first body of a block that is Python; else as much of it as can be read, or all of it."""
+    for body in block.bodies:
+        if _first_error(body) is None and (not names or defines(body, names)):
+            return body
+    body = block.bodies[0]
+    code = _valid_prefix(body.splitlines(keepends=True))
+    return code if defines(code, names) or (code and not names) else body
 
 
 def _longest_code(text: str, names: Sequence[str]) -> str | None:

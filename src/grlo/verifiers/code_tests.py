@@ -8,9 +8,10 @@
 | LeetCode of rLLM | `tests.functional` | statements |
 | programs | `inputs`, `outputs`, perhaps `fn_name` | output, or result of a function |
 | LiveCodeBench | a list of `input`, `output`, `testtype` | likewise |
+| assertions | `assert_case`, a list | assertions |
 
-The last two also stand, as JSON, in the reference answer of training rows, and so does a list of
-assertions.
+The last three also stand, as JSON, in `tests` or in the reference answer of training rows, and so
+does a list of assertions or `functional`.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import ast
 import builtins
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from grlo.types import Prompt
 from grlo.verifiers.code_harness import encode
 
-Rule = Literal["equal", "set", "match", "root"]
+Rule = Literal["equal", "set", "match", "root", "json", "wrapped"]
 
 # EvalPlus compares the results of these MBPP problems as sets (its list MBPP_OUTPUT_SET_EQ_TASKS),
 # and takes any match for the match object of these (MBPP_OUTPUT_NOT_NONE_TASKS).
@@ -73,8 +74,8 @@ class CodeTests:
     reference: str = ""
     """Name of the reference solution in `setup`, where results are compared with its results."""
     rule: Rule = "equal"
+    """How results are compared; see `code_harness`."""
     tolerance: float = 0.0
-    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 def parse_tests(prompt: Prompt) -> CodeTests:
@@ -97,7 +98,11 @@ def parse_tests(prompt: Prompt) -> CodeTests:
         except ValueError:
             tests = [tests]
     if isinstance(tests, Mapping) and "functional" in tests:
-        return _statements([_text(tests, "functional")], prelude=_LEETCODE_PRELUDE)
+        return _statements(
+            [_text(tests, "functional")], setup='inf = float("inf")\n', prelude=_LEETCODE_PRELUDE
+        )
+    if isinstance(tests, Mapping) and tests.get("assert_case"):
+        return _assertions(_texts(tests, "assert_case"), setup="")
     if isinstance(tests, Mapping) and "inputs" in tests:
         return _cases(tests["inputs"], tests.get("outputs"), name=tests.get("fn_name"))
     if isinstance(tests, Sequence) and tests and all(isinstance(t, str) for t in tests):
@@ -119,7 +124,7 @@ def _humaneval(meta: Mapping[str, Any]) -> CodeTests:
         form="statements",
         tests=(f"check({name})",),
         names=(name,),
-        prelude=prompt,
+        prelude=f"{prompt}\n    pass\n",
         # Tests may use helpers that the problem's text defines.
         setup=f"{prompt}\n    pass\n{_text(meta, 'test')}",
     )
@@ -143,7 +148,7 @@ def _evalplus(meta: Mapping[str, Any]) -> CodeTests:
         form="comparisons",
         tests=tuple(tests),
         names=(name,),
-        prelude="" if assertion else prompt,
+        prelude="" if assertion else f"{prompt}\n    pass\n",
         setup=f"{prompt}{solution}\n_reference = {name}\n",
         reference="_reference",
         rule=rule,
@@ -188,9 +193,8 @@ def _cases(inputs: object, outputs: object, *, name: object) -> CodeTests:
     if len(inputs) != len(outputs):
         raise ValueError(f"there are {len(inputs)} inputs but {len(outputs)} outputs")
     if name:
-        return _function_cases(
-            [(args, outputs[index]) for index, args in enumerate(inputs)], name=str(name)
-        )
+        calls = [_call(*pair) for pair in zip(inputs, outputs, strict=True)]
+        return _function_cases(calls, name=str(name))
     tests = [
         {"stdin": _stream(given), "stdout": _stream(expected)}
         for given, expected in zip(inputs, outputs, strict=True)
@@ -204,17 +208,30 @@ def _typed_cases(cases: Sequence[Mapping[str, Any]], *, name: object) -> CodeTes
         if "input" not in case or "output" not in case:
             raise ValueError(f"a test has the fields {sorted(case)}; expected input and output")
     if cases[0].get("testtype") == "functional" and name:
-        pairs = [
-            ([json.loads(line) for line in str(case["input"]).splitlines() if line.strip()],
-             json.loads(str(case["output"])))
-            for case in cases
-        ]  # fmt: skip
-        return _function_cases(pairs, name=str(name))
-    return _cases([case["input"] for case in cases], [case["output"] for case in cases], name=None)
+        return _cases(*_columns(cases), name=name)
+    return _cases(*_columns(cases), name=None)
 
 
-def _function_cases(pairs: Iterable[tuple[object, object]], *, name: str) -> CodeTests:
+def _columns(cases: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
+    return [case["input"] for case in cases], [case["output"] for case in cases]
+
+
+def _call(given: object, expected: object) -> tuple[object, object]:
+    """Arguments and result of a call; where the arguments are text, both are JSON, by lines."""
+    if isinstance(given, str):
+        args = [json.loads(line) for line in given.split("\n") if line.strip()]
+        return args, json.loads(expected) if isinstance(expected, str) else expected
+    return given, expected
+
+
+def _function_cases(pairs: Sequence[tuple[object, object]], *, name: str) -> CodeTests:
+    """Calls with their results, which are JSON: without tuples.
+
+    APPS (Hendrycks et al. 2021, arXiv 2105.09938) wraps each result in a list and takes it with or
+    without.
+    """
     tests = []
+    is_wrapped = all(isinstance(result, list) and len(result) == 1 for _, result in pairs)
     for args, expected in pairs:
         if not isinstance(args, Sequence) or isinstance(args, str):
             raise ValueError(f"the arguments {args!r} of {name} are no list")
@@ -225,7 +242,11 @@ def _function_cases(pairs: Iterable[tuple[object, object]], *, name: str) -> Cod
             }
         )
     return CodeTests(
-        form="comparisons", tests=tuple(tests), names=(name,), prelude=_LEETCODE_PRELUDE
+        form="comparisons",
+        tests=tuple(tests),
+        names=(name,),
+        prelude=_LEETCODE_PRELUDE,
+        rule="wrapped" if is_wrapped else "json",
     )
 
 
