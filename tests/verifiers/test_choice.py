@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,14 @@ READ = [
     ("#### B", "B"),
     ("So the answer is **B. 42**.", "B"),
     ("The best answer is D: none of the above", "D"),
+    ("### Final Answer\nB", "B"),
+    ("**Final Answer**\n\n(B) 42", "B"),
+    ("Thus, B is the correct answer.", "B"),
+    ("A is the correct answer. No, (D) is the right choice.", "D"),
+    ("Statement B is the correct answer to another question.", None),
+    ('The answer is "B".', "B"),
+    ("The answer is `B`.", "B"),
+    ("The answer is A (not B).", "A"),
 ]
 
 
@@ -249,6 +258,28 @@ NUMBERS = [
     ("13.2", r"$\mathrm{~N} \cdot \mathrm{m}^{-1}$", r"\boxed{13.2 \text{ N/m}}", 1),
     ("10", "J", r"\boxed{10 \text{ N m}}", 1),
     ("10", "J", r"\boxed{10 \text{ W}}", 0),
+    # What follows the number belongs to it unless it is a unit.
+    ("4", "", r"\boxed{4\pi}", 0),
+    ("12.57", "", r"\boxed{4\pi}", 1),
+    ("4", "", r"\boxed{4x}", 0),
+    ("2", "", r"\boxed{2\sqrt{3}}", 0),
+    ("3.46", "", r"\boxed{2\sqrt{3}}", 1),
+    ("5", "", r"\boxed{5/\pi}", 0),
+    ("0.3466", "", r"\boxed{\frac{\ln 2}{2}}", 1),
+    ("3", "", r"\boxed{3!}", 0),
+    ("3", "", r"\boxed{3, 4}", 0),
+    ("3", "", r"\boxed{3 \text{ or } 4}", 0),
+    ("3", "", "The answer is 3 to 4.", 0),
+    ("3", "J", r"\boxed{3 k_B T}", 0),
+    ("3", "J", r"\boxed{3 \cdot 4}", 0),
+    ("3", "m", r"\boxed{3 \text{ foobars}}", 1),
+    ("3", "foobars", "The answer is 3 foobars.", 1),
+    ("100000", "J", r"\boxed{10^5}", 1),
+    ("1.5", "kJ", "The answer is approximately 1.5 kJ.", 1),
+    ("1.5", "kJ", "The answer is 1500.", 0),
+    ("90", "degrees", r"\boxed{\frac{\pi}{2} \text{ rad}}", 1),
+    ("0.1", "nm", r"\boxed{1 \text{ Å}}", 1),
+    ("300", "K", r"\boxed{300^\circ\text{C}}", 0),
 ]
 
 
@@ -276,7 +307,7 @@ def test_every_answer_of_scibench_is_right_as_it_stands_and_with_its_unit(
     wrong = []
     for row in rows(data_dir / "science_scibench.jsonl"):
         prompt = parse_problem(row, source="row:1")
-        unit = row["unit"].replace("$", "")
+        unit = re.sub(r"(?<!\\)\$", "", row["unit"])
         for text in (
             f"\\boxed{{{row['answer']}}}",
             f"The answer is {row['answer']}.",

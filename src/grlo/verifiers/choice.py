@@ -20,6 +20,7 @@ from itertools import islice
 from grlo.interfaces import BuildContext
 from grlo.settings import require
 from grlo.types import Prompt, Score
+from grlo.verifiers.arithmetic import leading_value
 from grlo.verifiers.extraction import (
     boxed_answers,
     final_answer,
@@ -28,7 +29,7 @@ from grlo.verifiers.extraction import (
     stated_answers,
     statements,
 )
-from grlo.verifiers.math_numbers import leading_number, parse_number
+from grlo.verifiers.math_numbers import parse_number
 from grlo.verifiers.math_text import normalised, squeezed
 from grlo.verifiers.units import Unit, parse_unit
 
@@ -42,21 +43,32 @@ _LETTER = re.compile(
     re.DOTALL,
 )
 _REASON = re.compile(
-    r"(?:because|since|as|which|due|given|based|is (?:correct|right|true)|for the|so)\b|[,\u2014-]"
+    r"(?:because|since|as|which|due|given|based|for the|so)\b"
+    r"|is (?:the )?(?:correct|right|true|best)\b|[,\u2014-]|\(not\b"
 )
 _SECOND = re.compile(
     r"[\s*_)}]*(?:[,/&;]|\b(?:and|or)\b)+\s*(?:(?:and|or|option)\s)*[\s*_({]*"
     r"(?P<letter>[A-Z])(?![A-Za-z'])"
 )
+_QUOTED = re.compile(r"^[\"'`\u201c\u2018]?([A-Z])\.?[\"'`\u201d\u2019](?!\w)")
 _STATED_OPTION = re.compile(
     r"(?i:\b(?:correct|right|best) (?:option|choice|letter)(?: is|:)|\b(?:option|choice) is)"
     r"[\s:*]*"
+    r"|(?:^|[.,:;]\s|\n|(?i:\b(?:thus|hence|so|therefore)\s))[\s*]*"
+    r"(?=[(*]*[A-Z][)*]*\s(?i:is (?:the )?(?:correct|right|best) (?:answer|option|choice)\b))"
     r"|(?i:\boption )(?=[\s*(]*[A-Z][\s*)]*(?i:is (?:the )?(?:correct|right|best)))"
 )
 # Not after a single letter: "B. 42" names a letter and its text.
 _SENTENCE_END = re.compile(r"(?<=[^\s(*$][^\s(*$])[.!](?=\s|$|\*)|\n")
 _END_OF_TEXT = r"(?!\w|[.,]\d|\s[-+*/=])"
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textrm|mathsf|rm|bf)\s*\{([^{}]*)\}")
+_ROUGHLY = re.compile(r"^\W*(?:approximately|approx\.?|about|around|roughly|~)\s*", re.IGNORECASE)
+_ASIDE = re.compile(r"\([^()\d]*\)\s*\.?$")
+_UNKNOWN_UNIT = re.compile(
+    r"(?:\s*\\text\s*\{[^{}\d,;:=]*\}|[\s/~]+[A-Za-zµμΩ\u00c5]{2,}(?![A-Za-z])"
+    r"|\\(?:mu|Omega|cdot|deg|hat|alpha|beta)(?![A-Za-z])|\^\s*\{?\s*-?\d\s*\}?|[\s/.%~{}]|\\%)+"
+)
+_OTHER_NUMBER = re.compile(r"\b(?:or|and|to|not|but|nor|times|dozen|hundred|thousand|million)\b")
 _ARTICLES = frozenset(("a", "an", "the"))
 _POWER_OF_TEN = re.compile(r"\s*(?:\\text\s*\{)?\s*10\s*\^\s*\{?\s*(-?\d+)\s*\}?\s*\}?")
 
@@ -107,7 +119,8 @@ class ChoiceVerifier:
         tolerance = float(given) if is_number else self._settings.relative_tolerance  # pyright: ignore
         scale, unit = _read_unit(str(prompt.meta.get("unit") or ""))
         answer = final_answer(text)
-        found = _read_quantity(answer) if answer is not None else None
+        asked_unit = str(prompt.meta.get("unit") or "")
+        found = _read_quantity(answer, asked_unit=asked_unit) if answer is not None else None
         if answer is None or found is None:
             note = "no answer found" if answer is None else f"{_shown(answer)} is no number"
             return Score(0.0, parts={"parsed": 0.0}, note=note, extracted=answer)
@@ -199,6 +212,7 @@ def _letters(statement: str, options: Mapping[str, str]) -> set[str]:
     """The letters that a final statement names: none, one, or contradicting ones."""
     statement = statement[:_MAX_CHARACTERS]
     plain = _without_commands(statement.replace("$", "")).strip("*_ \t\n").removesuffix(".")
+    plain = _QUOTED.sub(r"\1", plain)
     bare = plain.strip(" ()")
     if len(bare) > 1 and (texts := _with_text(statement, options, forms=_EXACT_FORMS)):
         return texts
@@ -293,16 +307,26 @@ def _read_unit(text: str) -> tuple[Fraction, Unit | None]:
     return scale, parse_unit(text)
 
 
-def _read_quantity(answer: str) -> tuple[Fraction, Unit | None] | None:
-    """The number and the unit of an answer; what stands before "=" is left out."""
+def _read_quantity(answer: str, *, asked_unit: str) -> tuple[Fraction, Unit | None] | None:
+    """The number and the unit of an answer; what stands before "=" is left out.
+
+    What follows the number has to be a unit, known or not: 4 is not the number in "4x" or "3, 4".
+    """
     text = re.split(r"=|\\approx|\\simeq|\u2248|\\sim(?![a-z])", answer[:_MAX_CHARACTERS])[-1]
-    found = leading_number(normalised(text))
+    found = leading_value(normalised(_ROUGHLY.sub("", text)))
     if found is None:
         return None
-    number, rest = found
-    if re.match(r"\s*(?:[-+]|\\pm)\s*\d", rest) or "^" in rest[:2]:
-        return None
-    return number.value, parse_unit(rest)
+    value, rest = found
+    rest = _ASIDE.sub("", rest)
+    unit = parse_unit(rest)
+    asked = normalised(asked_unit)
+    forms = (asked, normalised(_POWER_OF_TEN.sub("", asked)))
+    is_asked = squeezed(normalised(rest)) in map(squeezed, forms)
+    if rest.strip() and unit is None and not is_asked:
+        words = _UNKNOWN_UNIT.fullmatch(rest)
+        if words is None or _OTHER_NUMBER.search(rest):
+            return None
+    return value, unit
 
 
 def _same_quantity(

@@ -29,8 +29,10 @@ _MARKED_NUMBER = re.compile(r"[$€£]?\s?-?[$€£]?[\d.,/]*\d%?(?:\s[A-Za-z]{1
 _STATED = re.compile(
     r"\banswers?\b(?:\*\*|[\"'])?"
     r"(?: (?:to|of|for) (?:the|this|our) (?:question|problem|expression))?"
-    r"(?:\s?(?::|=|\bis\b|\bare\b|\bequals\b|would be|should be|must be))(?:[ \t]{0,3}:)?(?:\*\*)?",
-    re.IGNORECASE,
+    r"(?:\s?(?::|=|\bis\b|\bare\b|\bequals\b|would be|should be|must be))(?:[ \t]{0,3}:)?(?:\*\*)?"
+    # A heading.
+    r"|^[ \t]{0,3}(?:#{1,6} )?(?:\*\*)?(?:Final )?Answer(?:\*\*)?[ \t]{0,9}$",
+    re.IGNORECASE | re.MULTILINE,
 )
 _SENTENCE_END = re.compile(r"(?<=[^\s.])[.!](?=\s|$|\*)|\n")
 _REASON = re.compile(

@@ -68,17 +68,6 @@ def parse_number(text: str) -> WrittenNumber | None:
     return None
 
 
-def leading_number(text: str) -> tuple[WrittenNumber, str] | None:
-    """The number that a text begins with, and what follows it."""
-    text = text.strip()[:_MAX_DIGITS]
-    for pattern in (_MIXED, _FRACTION, _REPEATING, _POWER_ALONE, _DECIMAL):
-        match = pattern.match(text)
-        number = parse_number(match.group()) if match else None
-        if match and number:
-            return number, text[match.end() :]
-    return None
-
-
 def rounds_to(value: Fraction, number: WrittenNumber) -> bool:
     """Whether a value rounded to the significant digits of a decimal is that decimal."""
     if number.value == 0 or value == 0:

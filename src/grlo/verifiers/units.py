@@ -43,6 +43,7 @@ _OTHERS: dict[str, tuple[str, str]] = {
     "year": ("month", "12"), "atm": ("pressure", "101325"), "Torr": ("pressure", "133.322368"),
     "torr": ("pressure", "133.322368"), "mmHg": ("pressure", "133.322368"),
     "dollar": ("money", "1"), "usd": ("money", "1"), "cent": ("money", "1/100"),
+    "Å": ("length", "1e-10"), "angstrom": ("length", "1e-10"),
     "gallon": ("gallon", "1"), "quart": ("gallon", "1/4"), "pint": ("gallon", "1/8"),
     "cup": ("gallon", "1/16"), "AU": ("length", "149597870700"), "%": ("number", "1/100"),
     "percent": ("number", "1/100"), "rad": ("number", "1"), "radian": ("number", "1"),
@@ -99,7 +100,7 @@ _TAIL_WORDS = re.compile(
 _HEDGE = re.compile(r"(?<!\^)\d|\b(?:or|and|not|nor)\b")
 _BARE_WORD = re.compile(r"(?P<space>\s?)(?<![A-Za-z\\])(?P<word>[A-Za-z]{2,})")
 _FACTOR = re.compile(
-    r"(/)|\\cdot|(per)\b|(?:(\\mu)\s*)?(\\deg|\\%|%|\\Omega|[A-Za-zµμΩ]+)\s*(?:\^\s*\{?\s*(-?\d)\s*\}?)?"
+    r"(/)|\\cdot|(per)\b|(?:(\\mu)\s*)?(\\deg|\\%|%|\\Omega|[A-Za-zµμΩÅ]+)\s*(?:\^\s*\{?\s*(-?\d)\s*\}?)?"
 )
 
 
