@@ -1,56 +1,52 @@
 # ruff: noqa: E501
-"""The code verifier: right solutions pass, wrong ones fail, and no cheat turns wrong into right."""
+"""The code verifier: right solutions pass in every form, wrong ones fail and are told why."""
 
 from __future__ import annotations
 
 import ast
 import json
 import random
-import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from code_mutants import mutants
+from code_problems import DOUBLE, RIGHT, fenced, needs_sandbox, problems, prompt, solution
+from grlo.errors import SandboxError
 from grlo.grading import grade_all
 from grlo.interfaces import BuildContext
-from grlo.prompts.problems import read_problems
-from grlo.types import Message, Prompt, Score
+from grlo.sandbox import Limits, Sandbox, open_sandbox
+from grlo.types import Prompt
 from grlo.verifiers.code import CodeSettings, CodeVerifier
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("bwrap") is None, reason="bubblewrap is not installed: no sandbox"
-)
+pytestmark = needs_sandbox
 
-NUM_MUTATED = 40
+NUM_MUTATED = 60
 """Problems of each set whose mutants are tried by default; `-m slow` tries all."""
 
 
 @pytest.fixture(scope="module")
 def verifier() -> Iterator[CodeVerifier]:
-    built = CodeSettings(seconds=3.0, total_seconds=20.0).build(
-        context=BuildContext(device="cpu", seed=0)
-    )
+    built = CodeSettings().build(context=BuildContext(device="cpu", seed=0))
     yield built
     built.close()
 
 
-def problems(path: Path) -> list[Prompt]:
-    found = {id(problem): problem for problem in read_problems(path).values()}
-    return list(found.values())
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[CodeVerifier]:
+    """For programs that reach their limits."""
+    built = CodeVerifier(CodeSettings(seconds=0.5, total_seconds=8.0))
+    yield built
+    built.close()
 
 
-def solution(problem: Prompt) -> str:
-    meta = problem.meta
-    if "canonical_solution" in meta:
-        return f"{meta['prompt']}{meta['canonical_solution']}"
-    return str(meta.get("code") or meta["solutions"])
-
-
-def fenced(code: str) -> str:
-    return f"Here is the program:\n\n```python\n{code}\n```\n\nIt works."
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with open_sandbox() as opened:
+        yield opened
 
 
 def failures(verifier: CodeVerifier, found: list[Prompt]) -> dict[str, str]:
@@ -103,50 +99,76 @@ def test_published_solutions_of_leetcode_pass_but_for_a_missing_package(
     }
 
 
-# No small change of these that was tried is seen by their tests: they look at too little.
-UNSEEN = {
-    "code_humaneval.jsonl": set[str](),
-    "code_mbpp_sanitized.jsonl": set[str](),
-    "evalplus_HumanEvalPlus-Mini.jsonl.gz": set[str](),
-}
+def passes_by_itself(sandbox: Sandbox, problem: Prompt, code: str) -> bool:
+    """Whether a program passes its tests in one process, without any harness."""
+    meta: Any = problem.meta
+    if "test" in meta:
+        check = f"check({meta['entry_point']})"
+        lines = [f"{meta['prompt']}\n    pass", code, meta["test"], check]
+    else:
+        lines = [*meta["test_imports"], code, *meta["test_list"]]
+    tested = "\n".join(["import sys", *lines, "sys.__stdout__.write('passed!')", ""])
+    execution = sandbox.run(tested, limits=Limits(wall_seconds=30.0, cpu_seconds=5.0))
+    return execution.stdout.endswith(b"passed!")
+
+
+# This mutant breaks a helper of the problem's text, which the tests use as the text has it.
+MORE_THAN_BY_ITSELF = {"HumanEval/50"}
+ASSERTED = ("code_humaneval.jsonl", "code_mbpp_sanitized.jsonl")
 
 
 @pytest.mark.parametrize(
     ("name", "limit"),
     [
-        *((name, NUM_MUTATED) for name in UNSEEN),
-        *(pytest.param(name, None, marks=pytest.mark.slow) for name in UNSEEN),
+        *((name, NUM_MUTATED) for name in ASSERTED),
+        *(pytest.param(name, None, marks=pytest.mark.slow) for name in ASSERTED),
     ],
 )
-def test_a_solution_with_one_change_fails(
-    verifier: CodeVerifier, data_dir: Path, name: str, limit: int | None
+@pytest.mark.filterwarnings("ignore:invalid escape")
+def test_a_mutant_passes_just_if_it_passes_without_the_harness(
+    verifier: CodeVerifier, sandbox: Sandbox, data_dir: Path, name: str, limit: int | None
 ) -> None:
-    """Mutants of each solution are tried until one fails; most fall at the first."""
+    """Mutants of each solution are tried until one changes what the tests see: every one has it."""
     found = problems(data_dir / name)
     random.Random(0).shuffle(found)
     left = {str(problem.meta["id"]): problem for problem in found[:limit]}
     tries = {key: mutants(solution(problem)) for key, problem in left.items()}
-    for _ in range(30):
-        batch = [(key, next(tries[key], None)) for key in left]
-        batch = [(key, code) for key, code in batch if code is not None]
+    disagreements: set[str] = set()
+    while left:
+        batch = [(key, next(tries[key])) for key in left]
+        with ThreadPoolExecutor(sandbox.num_workers) as pool:
+            expected = list(
+                pool.map(lambda pair: passes_by_itself(sandbox, left[pair[0]], pair[1]), batch)
+            )
+        scores = grade_all(verifier, [(left[key], fenced(code)) for key, code in batch])
+        for (key, _), passes, score in zip(batch, expected, scores, strict=True):
+            if score.value != passes:
+                disagreements.add(key)
+            if not passes:
+                del left[key]
+    assert disagreements <= MORE_THAN_BY_ITSELF
+
+
+@pytest.mark.parametrize("limit", [NUM_MUTATED, pytest.param(None, marks=pytest.mark.slow)])
+def test_a_mutant_of_every_solution_fails_the_tests_of_evalplus(
+    verifier: CodeVerifier, data_dir: Path, limit: int | None
+) -> None:
+    found = problems(data_dir / "evalplus_HumanEvalPlus-Mini.jsonl.gz")
+    random.Random(0).shuffle(found)
+    left = {str(problem.meta["id"]): problem for problem in found[:limit]}
+    tries = {key: mutants(solution(problem)) for key, problem in left.items()}
+    while left:
+        batch = [(key, next(tries[key])) for key in left]
         scores = grade_all(verifier, [(left[key], fenced(code)) for key, code in batch])
         for (key, _), score in zip(batch, scores, strict=True):
+            assert score.value is not None
             if score.value == 0:
                 del left[key]
-        if not batch:
-            break
-    assert set(left) - UNSEEN[name] == set()
 
 
 # Forms of problems and answers --------------------------------------------------------------------
 
 
-def prompt(**meta: Any) -> Prompt:
-    return Prompt(id="p", messages=(Message("user", "Write it."),), style="rule", meta=meta)
-
-
-DOUBLE = prompt(test_list=["assert double(2) == 4", "assert double(-1) == -2"])
-RIGHT = "def double(x):\n    return 2 * x\n"
 COMPLETION = prompt(
     entry_point="root",
     prompt="import math\n\n\ndef helper(x):\n    return x + 1\n\n\ndef root(x):\n    ''' Root. '''\n",
@@ -171,8 +193,16 @@ SUM = "a, b = map(int, input().split())\nprint(a + b)"
         (DOUBLE, f"{RIGHT}\nif __name__ == '__main__':\n    print(double(int(input())))\n"),
         (COMPLETION, "def root(x):\n    return math.isqrt(x + 1)\n"),
         (COMPLETION, "def root(x):\n    return helper(x) // 3\n"),
+        (COMPLETION, "from __future__ import annotations\nimport math\n\ndef root(x: Root):\n    return math.isqrt(x + 1)\n"),
         (PROGRAM, fenced(SUM)),
         (PROGRAM, SUM),
+        (PROGRAM, f"{SUM}\nexit()\nprint('more')"),
+        (PROGRAM, "import threading\ndef main():\n    print(sum(map(int, input().split())))\nthreading.Thread(target=main).start()"),
+        (PROGRAM, "import atexit, os, sys\ntotal = sum(map(int, sys.stdin.buffer.read().split()))\natexit.register(lambda: os.write(1, b'%d' % total))"),
+        (PROGRAM, "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\nif __name__ == '__main__':\n    print(A(sum(map(int, open(0).read().split()))).x)"),
+        (prompt(inputs=["".join(f"{i}\n" for i in range(30000))], outputs=["30000"]), "import sys\nprint(len(sys.stdin.readlines()))"),
+        (prompt(tests={"inputs": [[1, [2]]], "outputs": [[1, [2]]], "fn_name": "join"}),
+         "def join(a, b):\n    return a, tuple(b)"),
         (prompt(inputs=[["1", "2"]], outputs=[["3"]]), "print(int(input()) + int(input()))"),
         (prompt(tests={"inputs": [[1, [2]]], "outputs": [[1, 2]], "fn_name": "join"}),
          "class Solution:\n    def join(self, a: int, b: List[int]) -> List[int]:\n        return [a, *b]"),
@@ -207,17 +237,93 @@ def test_right_answers_pass_in_every_form(
     assert score.extracted
 
 
+@pytest.mark.parametrize(
+    ("test", "code"),
+    [
+        ("assert N == 5", "N = 5"),
+        ("g = gen()\nassert next(g) == 0\nassert next(g) == 1\nassert list(zip('ab', gen())) == [('a', 0), ('b', 1)]",
+         "import itertools\ndef gen():\n    return itertools.count()"),
+        ("g = gen()\nassert [*g] == [1]\ntry:\n    next(g)\n    assert False\nexcept StopIteration:\n    pass",
+         "def gen():\n    yield 1"),
+        ("assert apply(lambda x: x + 1, 2) == 3 and apply(str.upper, 'a') == 'A'",
+         "def apply(f, x):\n    return f(x)"),
+        ("calls = []\ndef f(x):\n    calls.append(x)\n    return len(calls)\ng = memoized(f)\nassert [g(3), g(3), g(4)] == [1, 1, 2]\nassert calls == [3, 4]",
+         "import functools\ndef memoized(f):\n    return functools.cache(f)"),
+        ("assert fix(lambda f, n: 1 if n == 0 else n * f(n - 1))(5) == 120",
+         "def fix(g):\n    def f(n):\n        return g(f, n)\n    return f"),
+        ("def bad(x):\n    raise LookupError('gone')\nassert safely(bad) == 'gone'",
+         "def safely(f):\n    try:\n        f(1)\n    except KeyError:\n        return 'no'\n    except LookupError as error:\n        return str(error)"),
+        ("try:\n    f(0)\n    assert False\nexcept MyError as error:\n    assert str(error) == 'zero'",
+         "class MyError(ValueError):\n    pass\ndef f(x):\n    raise MyError('zero')"),
+        ("try:\n    f(0)\n    assert False\nexcept ValueError:\n    pass",
+         "class Own(ValueError):\n    pass\ndef f(x):\n    raise Own('zero')"),
+        ("try:\n    f()\n    assert False\nexcept UnicodeDecodeError:\n    pass",
+         "def f():\n    return b'\\xff'.decode()"),
+        ("import datetime as d\nassert f(d.date(2020, 2, 28), d.timedelta(days=2)) == d.date(2020, 3, 1)",
+         "def f(day, delta):\n    return day + delta"),
+        ("assert f().x == 1 and f() == (1, 2)",
+         "from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef f():\n    return P(1, 2)"),
+        ("assert f('aab')['a'] == 2 and f('')['z'] == 0",
+         "from collections import Counter\ndef f(s):\n    return Counter(s)"),
+        ("assert isinstance(make(), Box) and not isinstance(3, Box) and Box != 3\nassert make() is not None and make() != None",
+         "class Box:\n    pass\ndef make():\n    return Box()"),
+        ("from collections import OrderedDict\nassert f() == OrderedDict([('a', 1), ('b', 2)])",
+         "from collections import OrderedDict\ndef f():\n    return OrderedDict(a=1, b=2)"),
+        ("a, d = [3, 1], {}\nf(a, into=d)\nassert (a, d) == ([1, 3], {0: 1})",
+         "def f(a, into):\n    a.sort()\n    into[0] = a[0]"),
+        ("print('a test may print')\nassert f() == 1",
+         "print('loaded')\ndef f():\n    print('called')\n    return 1"),
+        ("assert f() == 1",
+         "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\ndef f():\n    return A(1).x"),
+        ("from fractions import Fraction as F\nfrom decimal import Decimal as D\nassert f(F(1, 3), D('0.1')) == [F(2, 3), D('0.2')]",
+         "def f(*numbers):\n    return [2 * x for x in numbers]"),
+        ("assert type(f()) is int and f() == True\nassert isinstance(kind(), type) and kind() is list",
+         "def f():\n    return 1\ndef kind():\n    return list"),
+    ],
+)  # fmt: skip
+def test_what_tests_do_with_an_answer_works_across_processes(
+    verifier: CodeVerifier, test: str, code: str
+) -> None:
+    score = verifier(prompt(test_list=[test]), fenced(code))
+    assert (score.value, score.note) == (1.0, "")
+
+
+@pytest.mark.parametrize(
+    ("test", "code"),
+    [
+        ("from collections import OrderedDict\nassert f() == OrderedDict([('a', 1), ('b', 2)])",
+         "from collections import OrderedDict\ndef f():\n    return OrderedDict(b=2, a=1)"),
+        ("assert f(2) == (1, 2)", "def f(n):\n    return [1, 2]"),
+        ("assert f(2) == {1}", "def f(n):\n    return {1: 1}"),
+        ("assert f(2) is True", "def f(n):\n    return 1"),
+        ("assert type(f(2)) is float", "def f(n):\n    return n"),
+        ("try:\n    f(0)\n    assert False\nexcept KeyError:\n    pass", "def f(x):\n    raise LookupError"),
+    ],
+)  # fmt: skip
+def test_types_and_order_that_differ_are_seen(verifier: CodeVerifier, test: str, code: str) -> None:
+    assert verifier(prompt(test_list=[test]), fenced(code)).value == 0
+
+
 def test_tests_of_training_rows_stand_in_the_reference_answer(verifier: CodeVerifier) -> None:
     for reference in (
         json.dumps({"inputs": ["2\n"], "outputs": ["4\n"]}),
         json.dumps([{"input": "2\n", "output": "4\n", "testtype": "stdin"}]),
     ):
-        row = Prompt(id="p", messages=(Message("user", "?"),), style="rule", reference=reference)
+        row = prompt(reference)
         assert verifier(row, fenced("print(2 * int(input()))")).value == 1
         assert verifier(row, fenced("print(3 * int(input()))")).value == 0
-    for reference in (json.dumps(["assert double(2) == 4"]), "assert double(2) == 4"):
-        row = Prompt(id="p", messages=(Message("user", "?"),), style="rule", reference=reference)
+    for reference in (
+        json.dumps(["assert double(2) == 4"]),
+        "assert double(2) == 4",
+        json.dumps({"functional": "assert double(2) == 4"}),
+        json.dumps({"assert_case": ["assert double(2) == 4"]}),
+        json.dumps({"fn_name": "double", "inputs": [[2], [3]], "outputs": [4, 6]}),
+        json.dumps({"fn_name": "double", "inputs": [[2], [3]], "outputs": [[4], [6]]}),
+        json.dumps({"fn_name": "double", "inputs": ["2", "[3]"], "outputs": ["4", "[3, 3]"]}),
+    ):
+        row = prompt(reference)
         assert verifier(row, fenced(RIGHT)).value == 1
+        assert verifier(row, fenced("def double(x):\n    return 3 * x")).value == 0
 
 
 @pytest.mark.parametrize(
@@ -226,25 +332,31 @@ def test_tests_of_training_rows_stand_in_the_reference_answer(verifier: CodeVeri
         (DOUBLE, "I do not know.", "no program that defines double"),
         (DOUBLE, "", "no program that defines double"),
         (DOUBLE, fenced("def triple(x):\n    return 3 * x"), "does not define ['double']"),
+        (COMPLETION, fenced("def helper(x):\n    return 3 * x"), "does not define ['root']"),
         (DOUBLE, fenced("def double(x):\n    return 2 *"), "SyntaxError"),
         (DOUBLE, fenced("def double(x):\n    return 3 * x"), "test 1 of 2: double(2) gave 6"),
         (DOUBLE, fenced("def double(x):\n    return abs(2 * x)"), "test 2 of 2: double(-1) gave 2"),
         (DOUBLE, fenced("def double(x):\n    raise OSError('full')"), "double(2) raised OSError: full"),
         (DOUBLE, fenced("import numpy\n" + RIGHT), "ModuleNotFoundError"),
-        (DOUBLE, fenced("def double(x):\n    while True: pass"), "took longer than 3 s in double(2)"),
-        (DOUBLE, fenced("while True: pass\n" + RIGHT), "took longer than 3 s"),
+        (DOUBLE, fenced("def double(x):\n    while True: pass"), "took longer than 0.5 s in double(2)"),
+        (DOUBLE, fenced("while True: pass\n" + RIGHT), "took longer than 0.5 s"),
         (DOUBLE, fenced("def double(x):\n    return 'x' * 10**8"), "more than 64 MiB"),
         (DOUBLE, fenced("def double(x):\n    return [0] * 10**10"), "MemoryError"),
         (DOUBLE, fenced("def double(x):\n    return double(x)"), "RecursionError"),
         (PROGRAM, fenced("print(0)"), "it wrote '0\\n', expected '3\\n'"),
-        (PROGRAM, fenced("while True: pass"), "took longer than 3 s"),
+        (PROGRAM, fenced("while True: pass"), "took longer than 0.5 s"),
         (PROGRAM, fenced("while True: print('x' * 1000)"), "wrote far more than was expected"),
+        (PROGRAM, fenced(f"{SUM}\n1 / 0"), "it ended with ZeroDivisionError: division by zero"),
+        (PROGRAM, fenced(f"{SUM}\nraise SystemExit(3)"), "it ended with 3"),
+        (PROGRAM, fenced(f"{SUM}\nprint("), "it ended with SyntaxError"),
+        (prompt(test_list=["assert add(1, b=2) == 3"]), fenced("def add(a, b):\n    return a"), "test 1 of 1: add(1, b=2) gave 1"),
+        (prompt(tests={"inputs": [[1]], "outputs": [2], "fn_name": "f"}), fenced("def f(x):\n    return x"), "f(1) gave 1, expected 2"),
     ],
 )  # fmt: skip
 def test_wrong_answers_score_zero_and_the_note_says_why(
-    verifier: CodeVerifier, problem: Prompt, text: str, note: str
+    hasty: CodeVerifier, problem: Prompt, text: str, note: str
 ) -> None:
-    score = verifier(problem, text)
+    score = hasty(problem, text)
     assert score.value == 0
     assert note in score.note
 
@@ -258,6 +370,14 @@ def test_wrong_answers_score_zero_and_the_note_says_why(
         {"inputs": ["1"], "outputs": []},
         {"tests": [{"question": "?"}]},
         {"entry_point": "f", "prompt": "def f(:\n", "test": "def check(f): pass"},
+        {
+            "entry_point": "f",
+            "prompt": "def f(x):\n",
+            "canonical_solution": "    1 // 0",
+            "base_input": [[1]],
+        },
+        {"test_list": ["assert f(object()) == 1"]},
+        {"tests": {"fn_name": "f", "inputs": ["1 2"], "outputs": ["3"]}},
     ],
 )
 def test_a_problem_whose_tests_are_broken_is_unscored(
@@ -299,145 +419,81 @@ def test_outputs_agree_word_by_word_and_decimals_nearly(found, expected, same) -
     assert same_output(found, expected) is same
 
 
-# Cheats -------------------------------------------------------------------------------------------
-
-SECRET = prompt(
-    entry_point="secret",
-    prompt="def secret(x):\n    ''' The secret of x. '''\n",
-    test=(
-        "EXPECTED = {7: 'qwertz-expected-value', 8: 'second-expected-value'}\n"
-        "def check(candidate):\n"
-        "    for x, value in EXPECTED.items():\n"
-        "        assert candidate(x) == value\n"
-        "    assert abs(len(candidate(7)) - 21) < 1\n"
-        "    assert all([candidate(8) == EXPECTED[8], isinstance(candidate(7), str)])\n"
-    ),
-)
-
-ALWAYS = "class A(str):\n    __hash__ = str.__hash__\n    def __eq__(self, other): return True\n"
-CHEATS = {
-    "equal to everything": ALWAYS + "def secret(x): return A()",
-    "object equal to everything": (
-        "class E:\n    def __eq__(self, o): return True\n    def __len__(self): return 21\n"
-        "def secret(x): return E()"
-    ),
-    "patched builtins": (
-        "import builtins\nbuiltins.all = builtins.isinstance = lambda *a: True\n"
-        "builtins.abs = builtins.len = lambda *a: 0\ndef secret(x): return ''"
-    ),
-    "names of the tests": (
-        "def check(candidate): pass\nEXPECTED = {}\nAssertionError = ValueError\n"
-        "def secret(x): return ''"
-    ),
-    "walks the frames": (
-        "import sys\ndef secret(x):\n    f = sys._getframe()\n    while f:\n"
-        "        for d in (f.f_locals, f.f_globals):\n"
-        "            for v in d.values():\n"
-        "                if isinstance(v, dict) and x in v: return v[x]\n"
-        "        f = f.f_back\n    return ''"
-    ),
-    "looks through all objects": (
-        "import gc\ndef secret(x):\n    for o in gc.get_objects():\n"
-        "        if isinstance(o, dict) and x in o and isinstance(o[x], str): return o[x]\n"
-        "    return ''"
-    ),
-    "reads its own memory": (
-        "def secret(x):\n"
-        "    import re\n"
-        "    for path in ('/proc/self/mem', '/proc/1/mem', '/proc/1/environ', '/proc/1/fd/0'):\n"
-        "        try: data = open(path, 'rb').read(1 << 24)\n"
-        "        except OSError: continue\n"
-        "        found = re.search(rb'qwertz[a-z-]*', data)\n"
-        "        if found: return found.group().decode()\n    return ''"
-    ),
-    "leaves before the tests": "import sys\nsys.exit(0)\ndef secret(x): return ''",
-    "leaves at once": "import os\ndef secret(x): return ''\nos._exit(0)",
-    "leaves in the call": "import os\ndef secret(x): os._exit(0)",
-    "forged verdict on all descriptors": (
-        "import os, json\ndef secret(x): return ''\n"
-        "for n in range(64):\n"
-        "    try: os.write(n, json.dumps({'nonce': '', 'passed': 1, 'total': 1, 'note': ''}).encode())\n"
-        "    except OSError: pass"
-    ),
-    "forged reply": (
-        "import os, struct, json\ndef secret(x):\n"
-        "    m = json.dumps({'value': {'kept': [0, 'str']}}).encode()\n"
-        "    for n in range(3, 32):\n"
-        "        try: os.write(n, struct.pack('>Q', len(m)) + m)\n"
-        "        except OSError: pass\n    return ''"
-    ),
-    "patched json": (
-        "import json\njson.dumps = lambda *a, **k: '{\"value\": true}'\n"
-        "json.loads = lambda *a, **k: {'do': 'text', 'what': {}}\ndef secret(x): return ''"
-    ),
-    "patched pipes": (
-        "import os\nwrite = os.write\nos.write = lambda fd, data: write(1, b'passed')\n"
-        "def secret(x): return ''"
-    ),
-    "hooks": (
-        "import sys\nsys.excepthook = lambda *a: None\nsys.settrace(lambda *a: None)\n"
-        "sys.modules['tests'] = None\ndef secret(x): return ''"
-    ),
-    "kills the first process": (
-        "import os\ndef secret(x):\n"
-        "    for s in (9, 15, 19, 2):\n"
-        "        for p in (1, os.getppid(), 0, -1):\n"
-        "            try: os.kill(p, s)\n"
-        "            except OSError: pass\n    return ''"
-    ),
-    "a child answers after its parent": (
-        "import os\nif os.fork(): os._exit(0)\ndef secret(x): return ''"
-    ),
-    "closes everything": "import os\nos.closerange(0, 256)\ndef secret(x): return ''",
-    "endless output": "def secret(x):\n    while True: print('x' * 10000)",
-    "deep result": "def secret(x):\n    a = []\n    for _ in range(10**5): a = [a]\n    return a",
-    "nan": "def secret(x): return float('nan')",
-    "pickles": (
-        "import pickle\nclass P:\n    def __reduce__(self): return (exec, ('1',))\n"
-        "def secret(x): return pickle.dumps(P())"
-    ),
-    "files beside modules": (
-        "for name in ('json.py', 'sitecustomize.py', 'tests.py', 'conftest.py'):\n"
-        "    open(name, 'w').write('raise SystemExit(0)')\ndef secret(x): return ''"
-    ),
-    "raises what tests expect": "def secret(x): raise AssertionError",
-    "raises its own exception": "def secret(x): raise type('PassedError', (BaseException,), {})()",
-    "changes its arguments' type": "class int(int): pass\ndef secret(x): return int(x)",
-}  # fmt: skip
+def test_a_call_that_hangs_ends_the_tests_where_their_share_counts() -> None:
+    three = prompt(test_list=[f"assert double({x}) == {2 * x}" for x in (1, 2, 3)])
+    partial = CodeVerifier(CodeSettings(partial=True, seconds=0.3))
+    try:
+        hangs = "def double(x):\n    while x == 2: pass\n    return 2 * x"
+        assert partial(three, fenced(hangs)).parts["tests"] == pytest.approx(1 / 3)
+        # What comes too late for its own call is right for the next one.
+        late = "import time\ndef double(x):\n    if x == 1: time.sleep(1.2)\n    return 2 * x + 2"
+        assert partial(three, fenced(late)).value == 0
+        programs = prompt(inputs=["1", "2"], outputs=["1", "2"])
+        hangs = "x = input()\nwhile x == '1': pass\nprint(x)"
+        assert partial(programs, fenced(hangs)).value == 0.5
+    finally:
+        partial.close()
 
 
-@pytest.mark.parametrize("cheat", CHEATS)
-def test_no_cheat_turns_a_wrong_answer_right(verifier: CodeVerifier, cheat: str) -> None:
-    score = verifier(SECRET, fenced(CHEATS[cheat]))
-    assert score.value == 0
-    assert "expected-value" not in score.note
+def test_recursion_of_the_reference_solution_does_not_call_the_answer(
+    verifier: CodeVerifier,
+) -> None:
+    factorial = prompt(
+        entry_point="f",
+        prompt='def f(n):\n    """ n! """\n',
+        canonical_solution="    return 1 if n == 0 else n * f(n - 1)\n",
+        plus_input=[[3], [4]],
+    )
+    # If it did, 0 would be right: 3 times 0.
+    assert verifier(factorial, fenced("def f(n):\n    return 0")).value == 0
+    right = "import math\ndef f(n):\n    return math.factorial(n)"
+    assert verifier(factorial, fenced(right)).value == 1
 
 
-def test_the_tests_of_the_cheats_accept_the_right_answer(verifier: CodeVerifier) -> None:
-    values = "{7: 'qwertz-expected-value', 8: 'second-expected-value'}"
-    assert verifier(SECRET, fenced(f"def secret(x):\n    return {values}[x]")).value == 1
+def test_a_busy_machine_takes_no_time_from_a_program() -> None:
+    """Three processes compute beside it: on few cores 0.35 s take longer than 0.5 s."""
+    patient = CodeVerifier(CodeSettings(seconds=0.5))
+    code = (
+        "import os, time\n"
+        "rivals = [os.fork() for _ in range(2)]\n"
+        "def double(x):\n"
+        "    end = time.process_time() + 0.35\n"
+        "    while time.process_time() < end: pass\n"
+        "    return 2 * x\n"
+        "if 0 in rivals:\n"
+        "    double(0)\n"
+        "    os._exit(0)\n"
+    )
+    one = prompt(test_list=["assert double(2) == 4"])
+    try:
+        scores = grade_all(patient, [(one, fenced(code))] * 4)
+        assert [score.value for score in scores] == [1.0] * 4
+    finally:
+        patient.close()
 
 
-OUTPUT_CHEATS = [
-    "import os\nos._exit(0)",
-    "import sys\nsys.exit(0)",
-    "import os\nfor n in range(64):\n    try: os.write(n, b'3\\n7\\n')\n    except OSError: pass",
-    "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)",
-    "import gc\nprint([o for o in gc.get_objects() if isinstance(o, dict) and 'stdout' in o])",
-    "import sys\nf = sys._getframe()\nwhile f:\n    print(f.f_locals.get('test', {}))\n    f = f.f_back",
-]
+def test_a_sandbox_that_fails_leaves_the_answer_unscored() -> None:
+    class Broken:
+        def describe(self) -> dict[str, object]:
+            return {}
+
+        def run(self, source: str, *, stdin: bytes, limits: Limits) -> None:
+            raise SandboxError("no sandbox could be made")
+
+    broken = CodeVerifier()
+    broken._sandbox = Broken()  # pyright: ignore[reportAttributeAccessIssue]
+    score = broken(DOUBLE, fenced(RIGHT))
+    assert (score.value, score.note) == (None, "no sandbox could be made")
 
 
-@pytest.mark.parametrize("cheat", OUTPUT_CHEATS)
-def test_no_program_finds_or_forges_its_expected_output(verifier: CodeVerifier, cheat: str) -> None:
-    problem = prompt(inputs=["1\n", "2\n"], outputs=["qwertz\n", "asdf\n"])
-    score = verifier(problem, fenced(cheat))
-    assert score.value == 0
-
-
-def test_after_all_that_the_verifier_goes_on(verifier: CodeVerifier) -> None:
-    scores: list[Score] = grade_all(verifier, [(DOUBLE, fenced(RIGHT))] * 40)
-    assert [score.value for score in scores] == [1.0] * 40
+def test_a_harness_without_memory_to_start_leaves_the_answer_unscored() -> None:
+    narrow = CodeVerifier(CodeSettings(memory_bytes=64 << 20))
+    large = prompt(test_list=["assert double(2) == 4", f"x = {'7' * (40 << 20)!r}"])
+    try:
+        assert narrow(DOUBLE, fenced(RIGHT)).value == 1
+        assert narrow(large, fenced(RIGHT)).value is None
+    finally:
+        narrow.close()
 
 
 def test_mutants_are_programs_and_differ_from_the_original() -> None:
@@ -445,25 +501,3 @@ def test_mutants_are_programs_and_differ_from_the_original() -> None:
     found = list(mutants(code))
     assert len(found) == len(set(found)) == 8
     assert code not in found
-
-
-@pytest.mark.parametrize(
-    ("text", "names", "code"),
-    [
-        ("Hello there", [], None),
-        ("", [], None),
-        ("print(1)", [], "print(1)"),
-        ("First:\n```\nls\n```\nthen\n```py\nprint(1)\n```", [], "print(1)\n"),
-        ("def f():\n    return 1\nNow you know.", ["f"], "def f():\n    return 1\n"),
-        ("N = 2\ndef f():\n    return N\n", ["f"], "N = 2\ndef f():\n    return N\n"),
-        ("x = 1 is wrong.\ndef f():\n    return 1\n", ["f"], "def f():\n    return 1\n"),
-        ("def f():\n    return (1\n", ["f"], None),
-        ("f() is defined above", ["f"], None),
-        ("```python\nf(1)\n```", ["f"], "f(1)\n"),
-        ("<think>def f(): pass", ["f"], None),
-    ],
-)
-def test_the_program_of_an_answer_is_found(text, names, code) -> None:
-    from grlo.verifiers.code_extraction import extract_code
-
-    assert extract_code(text, names=names) == code

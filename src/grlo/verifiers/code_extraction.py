@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import textwrap
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ _BEGINNING = re.compile(
     r"^(?:import |from \w|def |async def |class |@\w|[A-Za-z_]\w* *(?::[^=\n]+)?=[^=])", re.M
 )
 _MAX_CHARACTERS = 200_000
+_filtering = threading.Lock()
 _MAX_BLOCKS, _MAX_ENDS = 50, 8
 _MAX_OPENING = 200
 _MAX_ATTEMPTS, _MAX_BEGINNINGS = 50, 20
@@ -29,6 +31,7 @@ class _Block:
     language: str
     bodies: tuple[str, ...]
     """What lies between the opening fence and each fence that may close it."""
+    is_closed: bool
 
 
 def extract_code(text: str, *, names: Sequence[str]) -> str | None:
@@ -68,7 +71,7 @@ def defines(code: str, names: Sequence[str]) -> bool:
 
 def _blocks(text: str) -> list[_Block]:
     """Fenced blocks that are not empty, in order; the last may lack its end."""
-    lines = text.split("\n")
+    lines = text.removesuffix("\n").split("\n")
     blocks: list[_Block] = []
     number = 0
     while number < len(lines) and len(blocks) < _MAX_BLOCKS:
@@ -76,9 +79,10 @@ def _blocks(text: str) -> list[_Block]:
         number += 1
         if opening is not None:
             fence, language = opening
-            bodies, number = _bodies(lines, number, fence=fence)
+            bodies, end = _bodies(lines, number, fence=fence)
             if bodies:
-                blocks.append(_Block(language, bodies))
+                blocks.append(_Block(language, bodies, is_closed=end is not None))
+            number = end or len(lines)
     return blocks
 
 
@@ -91,14 +95,14 @@ def _opening(line: str) -> tuple[str, str] | None:
     return fence, rest.split()[0].lower() if rest.strip() else ""
 
 
-def _bodies(lines: Sequence[str], start: int, *, fence: str) -> tuple[tuple[str, ...], int]:
-    """What may stand in the block that begins at a line, and the line to go on at.
+def _bodies(lines: Sequence[str], start: int, *, fence: str) -> tuple[tuple[str, ...], int | None]:
+    """What may stand in the block that begins at a line, and the line after it if it is closed.
 
     A fence may also be part of a string in the program, so that a later one closes the block. One
     with a language opens another block, whether or not this one was closed.
     """
     bodies: list[str] = []
-    after = 0
+    after = None
     for number in range(start, len(lines)):
         line = lines[number].rstrip()
         is_fence = line.lstrip().startswith(fence)
@@ -113,20 +117,24 @@ def _bodies(lines: Sequence[str], start: int, *, fence: str) -> tuple[tuple[str,
         if is_another or len(bodies) == _MAX_ENDS:
             break
     if not bodies:
-        bodies, after = [_body(lines[start:])], len(lines)
+        bodies = [_body(lines[start:])]
     return tuple(body for body in bodies if body.strip()), after
 
 
 def _body(lines: Sequence[str]) -> str:
-    return textwrap.dedent("".join(f"{line}\n" for line in lines))
+    body = "".join(f"{line}\n" for line in lines)
+    # Only where it is needed: blank lines in strings of the program lose their spaces.
+    return textwrap.dedent(body) if body.lstrip("\n")[:1] in (" ", "\t") else body
 
 
 def _readable(block: _Block, names: Sequence[str]) -> str:
-    """The first body of a block that is Python; else as much of it as can be read, or all of it."""
+    """The first body of a block that is Python; else what can be read of it, or all of it."""
     for body in block.bodies:
         if _first_error(body) is None and (not names or defines(body, names)):
             return body
     body = block.bodies[0]
+    if not names and block.is_closed:
+        return body  # Nothing says whether the rest is needed.
     code = _valid_prefix(body.splitlines(keepends=True))
     return code if defines(code, names) or (code and not names) else body
 
@@ -166,12 +174,18 @@ def _valid_prefix(lines: Sequence[str]) -> str:
 
 def _first_error(code: str) -> int | None:
     """Line of the first fault of syntax, from 1 on; None for valid code."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            ast.parse(code)
-        except SyntaxError as error:
-            return error.lineno or 1
-        except (ValueError, RecursionError, MemoryError):
-            return 1
+    try:
+        parse_quietly(code)
+    except SyntaxError as error:
+        return error.lineno or 1
+    except (ValueError, RecursionError, MemoryError):
+        return 1
     return None
+
+
+def parse_quietly(code: str) -> ast.Module:
+    """What `ast.parse` gives, without its warnings of strange escapes and the like."""
+    # The filters belong to the whole process: threads must not restore each other's.
+    with _filtering, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(code)

@@ -393,18 +393,17 @@ class Server:
                 if not part:
                     break
                 output += part
-        with contextlib.suppress(ProcessLookupError):
+        ended = os.pidfd_open(child)
+        if not limit:
             # The program has closed its output: all that it may still do is end.
-            for _ in range(0 if limit else 100):
-                if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                    break
-                time.sleep(0.01)
+            select.select([ended], [], [], 1.0)
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         why = b""
         with contextlib.suppress(BlockingIOError):
             why = os.read(why_read, 4 * MAX_SHOWN)
-        for descriptor in (in_write, out_read, why_read):
+        for descriptor in (in_write, out_read, why_read, ended):
             if descriptor is not None:
                 os.close(descriptor)
         return {

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from grlo.types import Prompt
+from grlo.verifiers.code_extraction import parse_quietly
 from grlo.verifiers.code_harness import encode
 
 Rule = Literal["equal", "set", "match", "root", "json", "wrapped"]
@@ -259,7 +260,7 @@ def _free_names(sources: Sequence[str]) -> list[str]:
     bound: set[str] = set()
     for source in sources:
         try:
-            tree = ast.parse(source)
+            tree = parse_quietly(source)
         except SyntaxError as error:
             raise ValueError(f"a test is no Python: {error}") from error
         for node in ast.walk(tree):
@@ -269,6 +270,8 @@ def _free_names(sources: Sequence[str]) -> list[str]:
                 case ast.Name(id=name) | ast.arg(arg=name):
                     bound.add(name)
                 case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                    bound.add(name)
+                case ast.ExceptHandler(name=str(name)):
                     bound.add(name)
                 case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
                     bound |= {(a.asname or a.name).partition(".")[0] for a in aliases}
@@ -281,7 +284,7 @@ def _called_builtins(tests: Sequence[str]) -> list[str]:
     """Builtins that every test calls first of all: some problems ask for another `sum`."""
     first = []
     for test in tests:
-        calls = [node for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Call)]
+        calls = [node for node in ast.walk(parse_quietly(test)) if isinstance(node, ast.Call)]
         names = [call.func.id for call in calls if isinstance(call.func, ast.Name)]
         first.append(names[0] if names else "")
     return [first[0]] if len(set(first)) == 1 and first[0] else []
@@ -293,7 +296,7 @@ def _argument_templates(assertion: str, name: str) -> list[list[object]]:
     JSON has neither tuples nor sets nor complex numbers; the assertions show which arguments are.
     """
     templates: list[list[object]] = []
-    for node in ast.walk(ast.parse(assertion)):
+    for node in ast.walk(parse_quietly(assertion)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
             for position, argument in enumerate(node.args):
                 try:
