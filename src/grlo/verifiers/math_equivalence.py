@@ -45,6 +45,9 @@ from grlo.verifiers.units import Quantity, split_unit
 _DIGITS_OF_A_ROUNDING = 4
 _MAX_ELEMENTS = 40
 _NUM_POINTS = 4
+_STEPS = (sympy.floor, sympy.ceiling, sympy.Mod, sympy.Sum, sympy.Product)
+_WHOLE_NAMES = "ijkmnpqKMN"
+_WHOLE_POINTS = (8, 5, 4, 9, 3, 6, 7, 2, 16, 12)
 _PRECISION = 40
 _TOLERANCE = sympy.Float("1e-30", 50)
 # What of two equal irrational numbers is left when one is taken from the other.
@@ -69,6 +72,16 @@ _MATRIX = re.compile(
 )
 # Not in an index: x_{1.5} is a name.
 _DECIMAL = re.compile(r"(?<![\d.,_])(?<!_\{)(?:\d+\.\d+|\.\d+)(?![\d.])")
+# The parser drops primes, and takes the inverse of a function for one divided by it.
+_PRIMES = re.compile(r"(?<![A-Za-z\\])([A-Za-z])\s*('+)")
+_INVERSE = re.compile(r"(?<![A-Za-z\\])([fgh])\s*\^\s*\{?\s*-1\s*\}?\s*\(")
+_MIXED = re.compile(r"(?<![\w^.}\\])(\d+)\s*\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
+_SIDE_BY_SIDE = re.compile(r"(?<![\w^.}])\d+(?:\.\d+)?\s+\d")
+# The parser adds numbers side by side, as in 2(3), for it takes them for a mixed number.
+_FACTORS = re.compile(
+    r"(?<=\))\s*(?=[(\d]|\\frac)|(?<=\\pi)\s*(?=\()"
+    r"|(?<![\w^.}])(?P<factor>\d+(?:\.\d+)?|[A-Za-z]\^(?:\d|\{[^{}]*\}))\s*(?=\()"
+)
 _ANGLE = re.compile(r"\\(?:angle|triangle)\s*[A-Z].*")
 _REALS = re.compile(r"(?:\\mathbb\s*\{?\s*R\s*\}?|\\R(?![A-Za-z]))")
 _REALS_WITHOUT = re.compile(
@@ -151,6 +164,8 @@ class _Node:
 
 def _parse(text: str) -> _Node:
     text = text.strip().rstrip(".;").strip()
+    while text.startswith("{") and matching(text, 0) == len(text) - 1:
+        text = text[1:-1].strip()
     text = _MEMBERSHIP.sub("", text, count=1) if _MEMBERSHIP.match(text) else text
     about = split_at_top(text, r"\\(?:approx|simeq)(?![A-Za-z])")
     if len(about) > 1 and all(about):
@@ -613,7 +628,13 @@ def _expression(text: str) -> Any:
     has_imaginary = re.search(r"(?<![A-Za-z\\])[\d\s]*i(?![A-Za-z])", text) is not None
     latex = _CAPITAL_E.sub(r"Z_{E\1}", text)
     latex = _GAMMA.sub(r"Z_{\1\2}", latex)
+    latex = _PRIMES.sub(lambda found: f"{found.group(1)}_{{d{len(found.group(2))}}}", latex)
+    latex = _INVERSE.sub(r"\1_{inv}(", latex)
     latex = re.sub(r"([\d.]+)\s*\\deg(?![A-Za-z])", r"(\\frac{\1 \\pi}{180})", latex)
+    latex = _MIXED.sub(_improper, latex)
+    if _SIDE_BY_SIDE.search(latex):
+        raise UnreadableError(text)
+    latex = _FACTORS.sub(lambda found: f"{found.group('factor') or ''} \\cdot ", latex)
     latex = _DECIMAL.sub(lambda found: _fraction(Fraction(found.group())), latex)
     try:
         expression: Any = latex2sympy(
@@ -636,6 +657,11 @@ def _expression(text: str) -> Any:
     return expression
 
 
+def _improper(mixed: re.Match[str]) -> str:
+    whole, above, below = (int(group) for group in mixed.groups())
+    return f"({_fraction(whole + Fraction(above, below))})" if 0 < above < below else mixed.group()
+
+
 def _fraction(value: Fraction) -> str:
     return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
 
@@ -652,6 +678,8 @@ def _values(expressions: Sequence[Any]) -> list[tuple[Any, ...]] | None:
     """Values of the expressions at several points, the same for all; None where they have none.
 
     Variables are positive there, so that sqrt(x^2) is x, unless an absolute value tells apart.
+    Where expressions have steps (floor, sums), variables with names of whole numbers are whole, and
+    the others are so at every second point.
     """
     expressions = [_with_derivatives_as_symbols(e) for e in expressions]
     functions = {f.func for e in expressions for f in e.atoms(AppliedUndef)}
@@ -667,14 +695,24 @@ def _values(expressions: Sequence[Any]) -> list[tuple[Any, ...]] | None:
         ]
         symbols = sorted({s for e in expressions for s in e.free_symbols}, key=lambda s: s.name)
     names = {s.name for s in symbols}
-    may_be_negative = any(e.has(sympy.Abs, sympy.sign) for e in expressions)
+    may_be_negative = any(e.has(sympy.Abs, sympy.sign, sympy.Max, sympy.Min) for e in expressions)
+    has_steps = any(e.has(*_STEPS) for e in expressions)
+    has_sums = any(e.has(sympy.Sum, sympy.Product) for e in expressions)
     generator = random.Random(0)
     result: list[tuple[Any, ...]] = []
-    for index in range(_NUM_POINTS if names else 1):
+    for index in range((len(_WHOLE_POINTS) if has_steps else _NUM_POINTS) if names else 1):
         # By name: math-verify makes symbols of equal names and different assumptions.
         at = {name: sympy.Rational(generator.randint(300, 2900), 1009) for name in sorted(names)}
-        if may_be_negative and index % 2:
-            at = {name: -value for name, value in at.items()}
+        for place, name in enumerate(sorted(names)):
+            is_whole = has_sums or name[0] in _WHOLE_NAMES or index % 2 == 0
+            if has_steps and is_whole:
+                at[name] = sympy.Integer(_WHOLE_POINTS[(index + 3 * place) % len(_WHOLE_POINTS)])
+        if may_be_negative:
+            # Every sign of every variable with every sign of the next one.
+            at = {
+                name: -value if (index >> place % 2) & 1 else value
+                for place, (name, value) in enumerate(at.items())
+            }
         point: list[Any] = []
         for expression in expressions:
             value = _evaluated(expression, at)
@@ -702,7 +740,10 @@ def _is_product(function: Any, symbols: Sequence[Any]) -> bool:
 def _evaluated(expression: Any, at: dict[str, Any]) -> Any:
     expression = expression.subs({s: at[s.name] for s in expression.free_symbols})
     expression = expression.replace(lambda x: isinstance(x, AppliedUndef), lambda x: _opaque(x))
-    value = _with_real_roots(expression.doit())
+    try:
+        value = _with_real_roots(expression.doit())
+    except RecursionError:
+        return None  # A sum over half a step.
     value = value if value.is_Rational else value.evalf(_PRECISION)
     parts = value.as_real_imag() if isinstance(value, sympy.Expr) else ()
     is_number = bool(parts) and all(part.is_Float or part.is_Rational for part in parts)

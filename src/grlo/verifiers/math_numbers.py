@@ -59,7 +59,9 @@ def parse_number(text: str) -> WrittenNumber | None:
         above, below = (_plain(part) for part in parts if part is not None)
         if above < 0 or below <= 0:
             return None
-        return _signed(sign, _plain(whole) + above / below)
+        part = above / below
+        # 5\frac{3}{2} is no mixed number but a product.
+        return _signed(sign, _plain(whole) + part if part < 1 else _plain(whole) * part)
     if match := _REPEATING.fullmatch(text):
         sign, whole, fixed, period = match.groups()
         start = Fraction(int((whole + fixed) or "0"), 10 ** len(fixed))

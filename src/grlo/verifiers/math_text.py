@@ -16,6 +16,12 @@ _UNICODE = {
 _UNICODE_TABLE = str.maketrans(_UNICODE)
 
 
+def _unspaced(bold: re.Match[str]) -> str:
+    """Scanned formulas have bold numbers as \\mathbf{2 5 6}."""
+    content = re.sub(r"(?<=[\d.]) +(?=[\d.])", "", bold.group(1))
+    return content if "," in content else f"{{{content}}}"
+
+
 def _joined(digits: re.Match[str]) -> str:
     return digits.group(1).replace(" ", "")
 
@@ -35,6 +41,8 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], 
         (r"(?<!\\)\\(?:[,;:! ]|quad(?![A-Za-z])|qquad(?![A-Za-z]))|~|\\hspace\s*\{[^{}]*\}", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\[dt]binom(?![A-Za-z])", r"\\binom"),
+        (r"\\(?:mathbf|mathrm|mathsf|boldsymbol)\s*"
+         r"\{([^{}A-Za-z\\]*(?:\\[A-Za-z]+[^{}A-Za-z\\]*)*)\}", _unspaced),
         (r"\\(?:mbox|textbf|textrm|textit|textsf|mathrm|mathbf|mathsf|bf|rm|emph)\s*(?=\{)",
          r"\\text"),
         (r"\\(?:leqslant|leq)(?![A-Za-z])", r"\\le "),
@@ -51,6 +59,8 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], 
         (r"\\(?:rangle)(?![A-Za-z])", ")"),
         (r"\\(?:lvert|rvert|vert|mid)(?![A-Za-z])", "|"),
         (r"\\div(?![A-Za-z])", "/"),
+        (r"\\var(epsilon|phi|theta|rho|sigma)(?![A-Za-z])", r"\\\1"),
+        (r"\^\s*\{?\s*\\prime\s*\}?", "'"),
         (r"\\AA(?![A-Za-z])|\\mathring\s*\{\s*A\s*\}|\u212b", "Å"),
         (r"\\lg(?![A-Za-z])", r"\\log_{10}"),
         (r"\\(?:colon)(?![A-Za-z])", ":"),
@@ -83,7 +93,7 @@ _SPELLINGS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], 
     )
 )  # fmt: skip
 _NUMBER_AS_TEXT = re.compile(
-    r"\\text\s*\{\s*\(?([-+]?\d[\d,]*(?:\.\d+)?)\s*\)?(\s[A-Za-z][^{}]*)?\}"
+    r"\\text\s*\{\s*\(?([-+]?\d[\d,]*(?:\.\d+)?)\s*\)?(\s[A-Za-z][^{}]*)?\s*\}"
 )
 _LEADING = re.compile(r"^(?:=|\\approx(?![A-Za-z])|\\simeq(?![A-Za-z]))\s*")
 _SINGLE = re.compile(r"(?<!\\)\{([^{}\\])\}")
