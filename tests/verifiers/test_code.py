@@ -80,13 +80,15 @@ def test_every_published_solution_passes(
 
 
 @pytest.mark.slow
-def test_published_solutions_of_mbpp_plus_pass_but_for_one(
-    verifier: CodeVerifier, data_dir: Path
-) -> None:
-    found = problems(data_dir / "evalplus_MbppPlus-NoExtreme.jsonl.gz")
-    failed = failures(verifier, found)
-    # One result of this problem takes more than 64 MiB, more than an answer may send.
-    assert list(failed) == ["Mbpp/255"]
+def test_every_published_solution_of_mbpp_plus_passes(data_dir: Path) -> None:
+    # Results of one of them have tens of megabytes, a few more than an answer may send.
+    patient = CodeVerifier(CodeSettings(total_seconds=120.0))
+    try:
+        found = problems(data_dir / "evalplus_MbppPlus-NoExtreme.jsonl.gz")
+        assert len(found) == 378
+        assert failures(patient, found) == {}
+    finally:
+        patient.close()
 
 
 def test_published_solutions_of_leetcode_pass_but_for_a_missing_package(
@@ -450,26 +452,12 @@ def test_recursion_of_the_reference_solution_does_not_call_the_answer(
     assert verifier(factorial, fenced(right)).value == 1
 
 
-def test_a_busy_machine_takes_no_time_from_a_program() -> None:
-    """Three processes compute beside it: on few cores 0.35 s take longer than 0.5 s."""
-    patient = CodeVerifier(CodeSettings(seconds=0.5))
-    code = (
-        "import os, time\n"
-        "rivals = [os.fork() for _ in range(2)]\n"
-        "def double(x):\n"
-        "    end = time.process_time() + 0.35\n"
-        "    while time.process_time() < end: pass\n"
-        "    return 2 * x\n"
-        "if 0 in rivals:\n"
-        "    double(0)\n"
-        "    os._exit(0)\n"
-    )
+def test_time_in_which_a_program_does_not_run_hardly_counts(hasty: CodeVerifier) -> None:
+    """As on a busy machine: it has 0.5 s of processor time, and 1.5 s on the clock."""
+    waits = "import time\ndef double(x):\n    time.sleep({})\n    return 2 * x"
     one = prompt(test_list=["assert double(2) == 4"])
-    try:
-        scores = grade_all(patient, [(one, fenced(code))] * 4)
-        assert [score.value for score in scores] == [1.0] * 4
-    finally:
-        patient.close()
+    assert hasty(one, fenced(waits.format(0.7))).value == 1
+    assert hasty(one, fenced(waits.format(5))).value == 0
 
 
 def test_a_sandbox_that_fails_leaves_the_answer_unscored() -> None:

@@ -162,9 +162,9 @@ CHEATS = {
     "patched modules of the harness": (
         "import sys, struct, select, time\n"
         "struct.pack = lambda *a: b''\nselect.select = lambda *a: ([], [], [])\n"
-        "main = sys.modules['__main__']\n"
-        "for name in list(vars(main)):\n"
-        "    if name[0] != '_': setattr(main, name, lambda *a, **k: True)\n"
+        "for module in [m for n, m in sys.modules.items() if n == '__main__' or n.startswith('grlo')]:\n"
+        "    for name in list(vars(module)):\n"
+        "        if name[0] != '_': setattr(module, name, lambda *a, **k: True)\n"
         "def secret(x): return ''"
     ),
     "changes its arguments' type": "class int(int): pass\ndef secret(x): return int(x)",

@@ -17,11 +17,19 @@ from grlo.interfaces import BuildContext
 from grlo.sandbox import Execution, Limits, Sandbox, SandboxSettings, open_sandbox
 from grlo.settings import require
 from grlo.types import Prompt, Score
-from grlo.verifiers import code_harness
+from grlo.verifiers import code_harness, code_pipes, code_remote, code_server, code_values
 from grlo.verifiers.code_extraction import extract_code
 from grlo.verifiers.code_tests import CodeTests, parse_tests
 
 _MAX_NOTE = 600
+# Each part finds those before it, as if the package were there.
+_LOADER = """\
+import marshal, sys, types
+for name, code in PARTS:
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(marshal.loads(code) if isinstance(code, bytes) else code, vars(module))
+module.main()
+"""
 _GRACE_SECONDS = 5.0
 
 
@@ -176,11 +184,15 @@ def _harness(python_version: str) -> str:
         python_version: Of the sandbox. Where it is our own the program is compiled beforehand: that
             would take a fifth of the time of a short run.
     """
-    text = Path(code_harness.__file__).read_text(encoding="utf-8")
-    if python_version != platform.python_version():
-        return text
-    compiled = marshal.dumps(compile(text, "harness.py", "exec", dont_inherit=True))
-    return f"import marshal\nexec(marshal.loads({compiled!r}))\n"
+    parts: list[tuple[str, str | bytes]] = []
+    for module in (code_values, code_pipes, code_server, code_remote, code_harness):
+        code = Path(str(module.__file__)).read_text(encoding="utf-8")
+        if python_version == platform.python_version():
+            compiled = compile(code, module.__name__, "exec", dont_inherit=True)
+            parts.append((module.__name__, marshal.dumps(compiled)))
+        else:
+            parts.append((module.__name__, code))
+    return f"PARTS = {parts!r}\n{_LOADER}"
 
 
 def _verdict(execution: Execution, nonce: str) -> dict[str, Any] | None:

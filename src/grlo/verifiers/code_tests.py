@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from grlo.types import Prompt
 from grlo.verifiers.code_extraction import parse_quietly
-from grlo.verifiers.code_harness import encode
+from grlo.verifiers.code_values import encode
 
 Rule = Literal["equal", "set", "match", "root", "json", "wrapped"]
 
