@@ -365,6 +365,14 @@ def test_no_text_makes_the_verifier_fail(verifier: ChoiceVerifier) -> None:
             assert verifier(prompt, text).value in (0.0, 1.0)
 
 
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("piece", ["/ aa", "^1 ", "^{1} ", r"\text{a} ", "~ aa", "aa ", "(a) "])
+def test_units_that_are_none_are_read_once(verifier: ChoiceVerifier, piece: str) -> None:
+    for number in (30, 400):
+        answer = f"\\boxed{{3 {piece * number}!}}"
+        assert verifier(problem("3", kind="numeric", unit="m"), answer).value == 0.0
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "piece", ["\\boxed{", "answer is ", "A or ", "$", "1,", "{", "\\text{", "("]

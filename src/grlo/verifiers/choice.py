@@ -64,9 +64,10 @@ _END_OF_TEXT = r"(?!\w|[.,]\d|\s[-+*/=])"
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textrm|mathsf|rm|bf)\s*\{([^{}]*)\}")
 _ROUGHLY = re.compile(r"^\W*(?:approximately|approx\.?|about|around|roughly|~)\s*", re.IGNORECASE)
 _ASIDE = re.compile(r"\([^()\d]*\)\s*\.?$")
+# Possessive: what has been read is not read in another way, or long texts take for ever.
 _UNKNOWN_UNIT = re.compile(
-    r"(?:\s*\\text\s*\{[^{}\d,;:=]*\}|[\s/~]+[A-Za-zµμΩ\u00c5]{2,}(?![A-Za-z])"
-    r"|\\(?:mu|Omega|cdot|deg|hat|alpha|beta)(?![A-Za-z])|\^\s*\{?\s*-?\d\s*\}?|[\s/.%~{}]|\\%)+"
+    r"(?>\\text\s*\{[^{}\d,;:=]*\}|\\(?:mu|Omega|cdot|deg|hat|alpha|beta)(?![A-Za-z])|\\%"
+    r"|\^\s*\{?\s*-?\d\s*\}?|[A-Za-zµμΩ\u00c5]{2,}|[\s/.%~{}])++"
 )
 _OTHER_NUMBER = re.compile(r"\b(?:or|and|to|not|but|nor|times|dozen|hundred|thousand|million)\b")
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -312,7 +313,9 @@ def _read_quantity(answer: str, *, asked_unit: str) -> tuple[Fraction, Unit | No
 
     What follows the number has to be a unit, known or not: 4 is not the number in "4x" or "3, 4".
     """
-    text = re.split(r"=|\\approx|\\simeq|\u2248|\\sim(?![a-z])", answer[:_MAX_CHARACTERS])[-1]
+    if len(answer) > _MAX_CHARACTERS:
+        return None
+    text = re.split(r"=|\\approx|\\simeq|\u2248|\\sim(?![a-z])", answer)[-1]
     found = leading_value(normalised(_ROUGHLY.sub("", text)))
     if found is None:
         return None
@@ -323,8 +326,8 @@ def _read_quantity(answer: str, *, asked_unit: str) -> tuple[Fraction, Unit | No
     forms = (asked, normalised(_POWER_OF_TEN.sub("", asked)))
     is_asked = squeezed(normalised(rest)) in map(squeezed, forms)
     if rest.strip() and unit is None and not is_asked:
-        words = _UNKNOWN_UNIT.fullmatch(rest)
-        if words is None or _OTHER_NUMBER.search(rest):
+        is_attached = rest[0].isalpha()
+        if is_attached or not _UNKNOWN_UNIT.fullmatch(rest) or _OTHER_NUMBER.search(rest):
             return None
     return value, unit
 
