@@ -348,6 +348,67 @@ def cost(run: RunDirectory) -> None:
     run_cost(run)
 
 
+prompts_app = typer.Typer(
+    help="Prompt sets: built, described, audited for overlap with benchmarks.",
+    no_args_is_help=True,
+)
+app.add_typer(prompts_app, name="prompts")
+
+DataFile = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE", help="Prompts, preferences or demonstrations: .jsonl, .jsonl.gz, .parquet."
+    ),
+]
+
+
+@prompts_app.command("audit")
+def prompts_audit(
+    file: DataFile,
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[AGAINST]...", help="Further files to audit against."),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Suites, benchmarks or files of problems; by commas, repeatable. Default: full."
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for audit.json, audit.html and hits.jsonl.")
+    ] = Path("audit"),
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Write FILE without the rows to drop, to --out.")
+    ] = False,
+    embed: Annotated[
+        str | None,
+        typer.Option(help="Folder or hub id of a sentence encoder; default: shared words."),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Folder with data files (default: $GRLO_DATA), or NAME=FILE; repeatable."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the problems planted as a test.")] = 0,
+) -> None:
+    """Finds the rows of FILE that hold problems of benchmarks, disguised or not."""
+    from grlo.stages.data_places import data_places
+    from grlo.stages.prompts_audit import audit as run_audit
+
+    values = [name for value in against or () for name in _names(value)] + (more or [])
+    run_audit(
+        file,
+        values or ["full"],
+        data_places(data or ()),
+        out=out,
+        remove=remove,
+        embed=embed,
+        seed=seed,
+    )
+
+
 export_app = typer.Typer(help="Writes what other programs take.", no_args_is_help=True)
 app.add_typer(export_app, name="export")
 

@@ -63,6 +63,7 @@ def livecodebench_row(row: object, *, source: str) -> Prompt | None:
         raise ValueError(f"metadata is no JSON: {error}") from None
     meta = {
         "id": fields.get("question_id"),
+        "question_content": fields["question_content"],
         "contest_date": fields["contest_date"],
         "difficulty": fields.get("difficulty"),
         "tests": tests,

@@ -41,6 +41,7 @@ def zebralogic_row(row: object, *, source: str) -> Prompt:
     problem = {
         "id": row.get("id"),
         "size": row.get("size"),
+        "puzzle": row.get("puzzle"),
         "question": question,
         "answer": json.dumps(grid, ensure_ascii=False),
     }

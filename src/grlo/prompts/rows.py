@@ -53,7 +53,17 @@ def read_rows(source: str) -> Iterator[NumberedRow]:
 
 
 def jsonl_rows(path: Path) -> Iterator[NumberedRow]:
-    """The rows of a .jsonl or .jsonl.gz file; lines end at newline characters only.
+    """The rows of a .jsonl or .jsonl.gz file.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    for number, line in read_lines(path):
+        yield number, lambda line=line: json.loads(line.decode("utf-8-sig"))
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a .jsonl or .jsonl.gz file that are not blank, with their numbers from 1 on.
 
     Raises:
         DataError: The file cannot be read.
@@ -63,7 +73,7 @@ def jsonl_rows(path: Path) -> Iterator[NumberedRow]:
             # A binary file ends lines at b"\n" only; U+2028 and its kin stay inside their strings.
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield number, lambda line=line: json.loads(line.decode("utf-8-sig"))
+                    yield number, line
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
@@ -104,6 +114,12 @@ def _hub_rows(source: str) -> Iterator[NumberedRow]:
         ) from error
     for number, row in enumerate(rows, start=1):
         yield number, lambda row=row: row
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def prompt_id(messages: Sequence[Message]) -> str:

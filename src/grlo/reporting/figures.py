@@ -198,6 +198,49 @@ def forest_chart(rows: Mapping[str, tuple[float, float, float]], *, title: str) 
     return _svg(title, body, height=bottom + 24)
 
 
+def row_chart(
+    rows: Mapping[str, Sequence[float]],
+    *,
+    title: str,
+    names: Sequence[str] = ("",),
+    colors: Sequence[str] = COLORS[1:],
+) -> str:
+    """Bars from zero to the right, one below the other, with their numbers behind them.
+
+    Args:
+        rows: Name of a row -> a value, not below zero, for each of `names`.
+        title: Above the chart; says what the bars measure.
+        names: Of the bars of a row; a single one needs none.
+        colors: One per name.
+    """
+    if not rows:
+        return ""
+    bar, left, top = 16, 210, 44 if len(names) > 1 else 28
+    height = bar * len(names) + 8
+    most = max((value for values in rows.values() for value in values), default=0.0) or 1.0
+    x_of = _scale(0.0, most, left, _WIDTH - 60)
+    body = [_text(8, 14, title, anchor="start", weight="bold")]
+    for number, name in enumerate(names if len(names) > 1 else ()):
+        x = left + 120 * number
+        body.append(f'<rect x="{x}" y="24" width="10" height="10" fill="{colors[number]}"/>')
+        body.append(_text(x + 14, 33, name, anchor="start"))
+    for index, (name, values) in enumerate(rows.items()):
+        y = top + index * height
+        body.append(_text(left - 8, y + height / 2, name, anchor="end"))
+        for number, value in enumerate(values):
+            width = x_of(value) - left
+            body.append(
+                f'<rect x="{left}" y="{y + number * bar:.1f}" width="{width:.1f}" '
+                f'height="{bar - 2}" fill="{colors[number % len(colors)]}"/>'
+            )
+            body.append(
+                _text(
+                    left + width + 4, y + (number + 0.8) * bar - 1, f"{value:.3g}", anchor="start"
+                )
+            )
+    return _svg(title, body, height=top + height * len(rows) + 4)
+
+
 def ticks(low: float, high: float) -> list[float]:
     """Three to eight round numbers whose range holds `low` and `high`."""
     if low == high:
