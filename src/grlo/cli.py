@@ -362,6 +362,34 @@ DataFile = Annotated[
 ]
 
 
+@prompts_app.command("build")
+def prompts_build(
+    recipe: Annotated[Path, typer.Argument(help="TOML file: sources, filters, composition.")],
+    out: Annotated[Path, typer.Option(help="Folder for the set, its manifest and its card.")],
+) -> None:
+    """Makes a prompt set of several sources; every row that is dropped is kept with its reason."""
+    from grlo.stages.prompts_build import build as run_build
+
+    run_build(recipe, out=out)
+
+
+@prompts_app.command("describe")
+def prompts_describe(
+    file: DataFile,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for description.html and description.json.")
+    ] = None,
+    embed: Annotated[
+        str | None, typer.Option(help="Folder or hub id of a sentence encoder, for topics.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of topics and their map.")] = 0,
+) -> None:
+    """Shows what a set consists of: tasks, turns, lengths, languages, duplicates, topics."""
+    from grlo.stages.prompts_describe import describe_file
+
+    describe_file(file, out=out, embed=embed, seed=seed)
+
+
 @prompts_app.command("audit")
 def prompts_audit(
     file: DataFile,

@@ -18,6 +18,8 @@ from grlo.rundir import newest_checkpoint
 from grlo.schema import Origins, Table, dump, parse, plugin_name, recipe_error, shown
 from grlo.settings import CriticSettings, OptimizerSettings, Recipe, SFTRecipe
 
+DATA_ENDINGS = (".jsonl", ".jsonl.gz", ".parquet", ".toml")
+"""Of files that recipes name where names of benchmarks may stand too."""
 REMOVED = "none"
 """`--set key=none` takes a key out again, so that its default holds."""
 ASSETS = Path(__file__).parent / "nano" / "assets"
@@ -287,12 +289,24 @@ def _with_paths(table: Table, folder: Path) -> Table:
                 for item in value
             ]
         elif key == "sources" and isinstance(value, list):
+            resolved[key] = [_with_source_path(item, folder) for item in value]
+        elif key == "against" and isinstance(value, list):
             resolved[key] = [
-                _source_path(item, folder) if isinstance(item, str) else item for item in value
+                _source_path(item, folder) if str(item).endswith(DATA_ENDINGS) else item
+                for item in value
             ]
+        elif key == "embed" and isinstance(value, str) and value:
+            resolved[key] = _model_path(value, folder)
         else:
             resolved[key] = value
     return resolved
+
+
+def _with_source_path(source: object, folder: Path) -> object:
+    """A source that is a path, or a table that has one as `file`."""
+    if isinstance(source, dict) and isinstance(source.get("file"), str):
+        return {**source, "file": _source_path(source["file"], folder)}
+    return _source_path(source, folder) if isinstance(source, str) else source
 
 
 def _model_path(model: str, folder: Path) -> str:

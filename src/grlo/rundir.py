@@ -162,7 +162,12 @@ class RunDir:
     @classmethod
     @contextmanager
     def create_or_open(
-        cls, path: Path, *, recipe: Mapping[str, Any], prompt_hash: str
+        cls,
+        path: Path,
+        *,
+        recipe: Mapping[str, Any],
+        prompt_hash: str,
+        data: Sequence[Mapping[str, Any]] = (),
     ) -> Iterator[RunDir]:
         """A run to be written, locked against a second process.
 
@@ -170,6 +175,7 @@ class RunDir:
             path: New or empty folder, or one with a run of the same recipe.
             recipe: The resolved recipe.
             prompt_hash: Hash of the prompts that the run draws from.
+            data: Where these come from, recorded as `data` when the run begins.
 
         Raises:
             CheckpointError: The folder holds something else, a run of another recipe or other
@@ -184,6 +190,7 @@ class RunDir:
                 run._require_same(json.loads(json.dumps(record)))
             else:
                 run._require_empty()
+                record |= {"data": list(data)}
                 record |= {"versions": _versions(), "commit": _commit(), "created": time.time()}
                 write_atomic(run.recipe_file, json.dumps(record, indent=1, allow_nan=False) + "\n")
             yield run

@@ -137,12 +137,15 @@ def test_found_texts_are_not_remembered():
 
 def test_of_several_the_most_similar_is_named():
     rng = random.Random(4)
-    first = _text(rng, 300)
-    second = [*first[:240], *(f"x{at}" for at in range(60))]
-    index = NearDuplicates()
-    assert index.find_or_add(1, first) is None
-    assert index.find_or_add(2, second) is None
-    assert index.find_or_add(3, [*second[:299], "end"]) == (2, pytest.approx(297 / 299))
+    base, tail = _text(rng, 265), _text(rng, 35)
+    first, second = [*base, *_text(rng, 35)], [*base, *tail]
+    third = [*base, *tail[:25]]
+    assert _jaccard(first, second) < 0.8 < _jaccard(first, third) < _jaccard(second, third)
+    for order in ((first, second), (second, first)):
+        index = NearDuplicates()
+        for own in order:
+            assert index.find_or_add(int(own is second), own) is None
+        assert index.find_or_add(3, third) == (1, pytest.approx(_jaccard(second, third)))
 
 
 def test_groups_are_those_of_comparing_all_pairs():

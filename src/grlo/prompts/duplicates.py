@@ -2,70 +2,78 @@
 
 Two texts are as similar as the Jaccard similarity of their sets of word 3-grams (Broder 1997, "On
 the resemblance and containment of documents"). Candidates come from MinHash signatures cut into
-bands (Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", chapter 3) by datasketch, and
-the similarity of each is then computed exactly: bands can miss a pair, never invent one.
+bands (Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", chapter 3), and the similarity
+of each candidate is then computed exactly: the bands can miss a pair, never invent one.
+
+Signatures and tables are ours, not datasketch's. Its index says which texts share a band and not
+how many, so that among thousands of texts of one template near copies cannot be told from the
+others without verifying all; and it keeps more than twice as much memory (docs/dependencies.md).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from grlo.errors import MissingExtraError
 from grlo.settings import require
 
 MAX_GRAMS = 20_000
 """3-grams of a text that are compared, from its beginning."""
 _N = 3
 _MAX_MISSED = 0.01
-# Texts of one template are candidates of each other without being near duplicates: this bound keeps
-# a file of them from taking quadratic time.
+_MAX_KNOWN_TOKENS = 500_000
+_MAX_KEPT_TOKEN = 64
+# Texts of one template share many bands without being near duplicates; these bounds keep a file of
+# them from taking quadratic time. The candidates with the most bands in common are verified first.
+_MAX_BUCKET = 500
 _MAX_VERIFIED = 100
+_CHUNK = 512
 
 _Grams = NDArray[np.uint64]
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 class NearDuplicates:
     """Texts seen so far, in which those nearly equal to a new one are found.
 
     A pair whose similarity is `threshold` + 0.05 (or half-way from `threshold` to 1, where that is
-    nearer) is missed with a probability below 1 %; more similar ones less often.
+    nearer) is missed with a probability below 1 %; more similar ones less often. The same texts
+    give the same answers in every process.
 
     Args:
         threshold: Least Jaccard similarity of near duplicates, in (0, 1].
-        num_perm: Longest signature.
+        num_perm: Length of the signatures.
         seed: Of the hash functions.
-
-    Raises:
-        MissingExtraError: datasketch is not installed.
     """
 
     def __init__(self, *, threshold: float = 0.8, num_perm: int = 128, seed: int = 0) -> None:
         require(0 < threshold <= 1, "threshold must lie in (0, 1]")
         require(num_perm > 0, "num_perm must be positive")
-        try:
-            from datasketch import MinHash, MinHashLSH
-        except ModuleNotFoundError as error:
-            raise MissingExtraError("datasketch", extra="curate") from error
         self.threshold = threshold
         self.num_bands, self.num_rows = bands_and_rows(threshold, num_perm)
-        length = self.num_bands * self.num_rows
-        self._index: Any = MinHashLSH(num_perm=length, params=(self.num_bands, self.num_rows))
-        # Grams are hashed already; signatures take 32 bits of them.
-        self._empty: Any = MinHash(num_perm=length, seed=seed, hashfunc=int)
+        num_hashes = self.num_bands * self.num_rows
+        # The raw stream of PCG64 is the same in every version of numpy.
+        raw = np.random.PCG64(seed).random_raw(3 * num_hashes).astype(np.uint64)
+        high = (raw[: 2 * num_hashes] >> np.uint64(32)).astype(np.uint32)[:, None]
+        self._factors = high[:num_hashes] | np.uint32(1)
+        self._offsets = high[num_hashes:]
+        self._band_factors = raw[2 * num_hashes :].reshape(self.num_bands, -1) | np.uint64(1)
+        self._band_numbers = np.arange(self.num_bands, dtype=np.uint64) * _FACTOR
+        self._hash_of: dict[str, int] = {}
         self._keys: list[int] = []
         self._grams: list[_Grams] = []
+        self._buckets: dict[int, int | list[int]] = {}
 
     def find_or_add(self, key: int, tokens: Sequence[str]) -> tuple[int, float] | None:
         """The key of an earlier text that is nearly equal, with their similarity.
 
-        Of several candidates the nearest is returned. Without one the text is remembered under its
-        key, and the answer is None. A text without tokens says nothing: it is neither found nor
-        remembered.
+        Of several the one is returned that has the most bands in common. Without one the text is
+        remembered under its key, and the answer is None. A text without tokens says nothing: it is
+        neither found nor remembered.
 
         Args:
             key: Of the text; the caller's number for it.
@@ -79,20 +87,84 @@ class NearDuplicates:
         """As `find_or_add`; `keep_found` remembers near duplicates too, unless they are equal."""
         if not tokens:
             return None
-        grams = _gram_set(tokens)
-        signature = self._empty.copy()
-        signature.update_batch((grams >> np.uint64(32)).tolist())
-        candidates = sorted(self._index.query(signature))[:_MAX_VERIFIED]
-        similarities = [_jaccard(self._grams[index], grams) for index in candidates]
-        best = max(similarities, default=0.0)
-        found = None
-        if best >= self.threshold:
-            found = (self._keys[candidates[similarities.index(best)]], best)
-        if found is None or (keep_found and best < 1):
-            self._index.insert(len(self._keys), signature, check_duplication=False)
-            self._keys.append(key)
-            self._grams.append(grams)
+        grams = self._gram_set(tokens)
+        bands = self._bands(grams)
+        found = self._find(grams, bands)
+        if found is None or (keep_found and found[1] < 1):
+            self._add(key, grams, bands)
         return found
+
+    def _find(self, grams: _Grams, bands: list[int]) -> tuple[int, float] | None:
+        shared: Counter[int] = Counter()
+        for band in bands:
+            bucket = self._buckets.get(band)
+            if bucket is not None:
+                shared.update((bucket,) if isinstance(bucket, int) else bucket)
+        # Ties go to the earliest text, whatever order the bands were met in.
+        ranked = sorted(shared, key=lambda index: (-shared[index], index))
+        for index in ranked[:_MAX_VERIFIED]:
+            similarity = _jaccard(self._grams[index], grams)
+            if similarity >= self.threshold:
+                return self._keys[index], similarity
+        return None
+
+    def _add(self, key: int, grams: _Grams, bands: list[int]) -> None:
+        index = len(self._keys)
+        self._keys.append(key)
+        self._grams.append(grams)
+        for band in bands:
+            # Most buckets hold one text: a list for each would double the memory.
+            bucket = self._buckets.setdefault(band, index)
+            if isinstance(bucket, list):
+                if len(bucket) < _MAX_BUCKET:
+                    bucket.append(index)
+            elif bucket != index:
+                self._buckets[band] = [bucket, index]
+
+    # From tokens to bands ------------------------------------------------------------------------
+
+    def _gram_set(self, tokens: Sequence[str]) -> _Grams:
+        """The hashes of a text's 3-grams, ascending; of a shorter text the gram of all tokens."""
+        hashes = self._hashes(tokens[: MAX_GRAMS + _N - 1])
+        n = min(_N, len(hashes))
+        total = np.zeros(len(hashes) - n + 1, dtype=np.uint64)
+        for offset in range(n):
+            total = total * _FACTOR + hashes[offset : offset + len(total)]
+        # The finalizer of SplitMix64: a polynomial alone keeps sums of tokens in its low bits.
+        total = (total ^ (total >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        total = (total ^ (total >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.unique(total ^ (total >> np.uint64(31)))
+
+    def _hashes(self, tokens: Sequence[str]) -> _Grams:
+        """A 64-bit hash of each token, the same in every process."""
+        hashes = list(map(self._hash_of.get, tokens))
+        if None not in hashes:
+            return np.array(hashes, dtype=np.uint64)
+        if len(self._hash_of) > _MAX_KNOWN_TOKENS:  # Bounds the memory of a long stream.
+            self._hash_of.clear()
+        return np.fromiter((self._hash(token) for token in tokens), np.uint64, len(tokens))
+
+    def _hash(self, token: str) -> int:
+        found = self._hash_of.get(token)
+        if found is None:
+            data = token.encode("utf-8", "surrogatepass")
+            found = int.from_bytes(blake2b(data, digest_size=8).digest())
+            if len(token) <= _MAX_KEPT_TOKEN:
+                self._hash_of[token] = found
+        return found
+
+    def _bands(self, grams: _Grams) -> list[int]:
+        """One hash per band of the signature.
+
+        Row i of the signature is the least a_i x + b_i mod 2^32 over the grams x, with odd a_i.
+        """
+        low = grams.astype(np.uint32)
+        signature = np.full(len(self._factors), np.iinfo(np.uint32).max, dtype=np.uint32)
+        for start in range(0, len(low), _CHUNK):  # A whole long text would leave the cache.
+            hashed = self._factors * low[start : start + _CHUNK] + self._offsets
+            np.minimum(signature, hashed.min(axis=1), out=signature)
+        rows = signature.reshape(self.num_bands, -1).astype(np.uint64)
+        return ((rows * self._band_factors).sum(axis=1) ^ self._band_numbers).tolist()
 
 
 def near_duplicate_groups(
@@ -134,18 +206,6 @@ def bands_and_rows(threshold: float, num_perm: int) -> tuple[int, int]:
         f"num_perm {num_perm} is too small: more than 1 % of the pairs would be missed at a "
         f"similarity of {similarity:.2f}"
     )
-
-
-def _gram_set(tokens: Sequence[str]) -> _Grams:
-    """Hashes of a text's 3-grams, ascending; of a shorter text that of all its tokens."""
-    tokens = tokens[: MAX_GRAMS + _N - 1]
-    n = min(_N, len(tokens))
-    grams = {"\x1f".join(tokens[at : at + n]) for at in range(len(tokens) - n + 1)}
-    hashes = [
-        int.from_bytes(blake2b(gram.encode("utf-8", "surrogatepass"), digest_size=8).digest())
-        for gram in grams
-    ]
-    return np.sort(np.array(hashes, dtype=np.uint64))
 
 
 def _jaccard(first: _Grams, second: _Grams) -> float:

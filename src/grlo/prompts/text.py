@@ -23,6 +23,9 @@ _SETTING = re.compile(
 )
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 
+_MAX_MARKS = 30
+_MAYBE_MARKS = re.compile(rf"[^\x00-\u02ff]{{{_MAX_MARKS + 1},}}")
+
 
 def words(text: str) -> list[str]:
     """The word tokens of a text, folded as above.
@@ -39,9 +42,25 @@ def words(text: str) -> list[str]:
 
 def _folded(text: str) -> str:
     """Lower case, without accents and invisible characters, in Latin letters where they look so."""
-    apart = unicodedata.normalize("NFKD", text).translate(_look_alikes())
+    apart = unicodedata.normalize("NFKD", without_excess_marks(text)).translate(_look_alikes())
     seen = "".join(char for char in apart if unicodedata.category(char) not in ("Mn", "Cf", "Cs"))
     return unicodedata.normalize("NFC", seen).casefold()
+
+
+def without_excess_marks(text: str) -> str:
+    """The text with at most 30 combining marks in a row, the bound of Unicode's stream-safe text
+    (UAX 15): normal forms take quadratic time over them."""
+    return _MAYBE_MARKS.sub(_first_marks, text)
+
+
+def _first_marks(found: re.Match[str]) -> str:
+    kept: list[str] = []
+    run = 0
+    for char in found[0]:
+        run = run + 1 if unicodedata.combining(char) else 0
+        if run <= _MAX_MARKS:
+            kept.append(char)
+    return "".join(kept)
 
 
 @cache

@@ -198,6 +198,33 @@ def forest_chart(rows: Mapping[str, tuple[float, float, float]], *, title: str) 
     return _svg(title, body, height=bottom + 24)
 
 
+def map_chart(groups: Mapping[str, Points], *, title: str, colors: Sequence[str] = COLORS) -> str:
+    """Dots in a plane without axes, where only nearness means something.
+
+    Args:
+        groups: Name -> points (x, y).
+        title: Above the chart.
+        colors: One per group, then from the first again.
+    """
+    finite = _finite(groups)
+    everything = [point for points in finite.values() for point in points]
+    if not everything:
+        return ""
+    frame = _Frame(list(finite))
+    xs, ys = [x for x, _ in everything], [y for _, y in everything]
+    bottom = 460
+    x_of = _scale(min(xs), max(xs), 12, _WIDTH - 12)
+    y_of = _scale(min(ys), max(ys), bottom - 12, frame.top + 6)
+    color_of = dict(zip(finite, itertools.cycle(colors), strict=False))
+    body = [
+        f'<circle cx="{x_of(x):.0f}" cy="{y_of(y):.0f}" r="2.5" fill="{color_of[name]}" '
+        'fill-opacity="0.6"/>'
+        for name, points in finite.items()
+        for x, y in points
+    ]
+    return frame.svg(title, body, color_of, height=bottom)
+
+
 def row_chart(
     rows: Mapping[str, Sequence[float]],
     *,
@@ -278,13 +305,20 @@ class _Frame:
             x += width
         self.top = y + (_TOP - 20)
 
-    def svg(self, title: str, body: Sequence[str], color_of: Mapping[str, str]) -> str:
+    def svg(
+        self,
+        title: str,
+        body: Sequence[str],
+        color_of: Mapping[str, str],
+        *,
+        height: float = _HEIGHT,
+    ) -> str:
         parts = [_text(_LEFT, 14, title, anchor="start", weight="bold")]
         for name, x, y in self._places:
             color = color_of.get(name, COLORS[0])
             parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="10" height="10" fill="{color}"/>')
             parts.append(_text(x + 14, y + 9, name, anchor="start"))
-        return _svg(title, [*parts, *body], height=_HEIGHT)
+        return _svg(title, [*parts, *body], height=height)
 
 
 def _svg(title: str, body: Sequence[str], *, height: float) -> str:

@@ -77,8 +77,8 @@ def run_page(run: RunDir) -> str:
         DataError: A file of the run is damaged.
     """
     rows, steps = run.metrics(), run.rollout_steps()
-    recipe = run.record().get("recipe", {})
-    sections = [_summary(recipe, rows)]
+    record = run.record()
+    sections = [_summary(record.get("recipe", {}), rows), *_data(record.get("data", []))]
     if rows:
         sections += [heading("Where to look"), *_look_panel(rows)]
     samples = run.rollouts(steps[-1]) if steps else []
@@ -130,6 +130,26 @@ def _summary(recipe: Mapping[str, Any], rows: Sequence[Row]) -> str:
         best, step = max(golds, key=lambda pair: (pair[0], -pair[1]))
         facts["gold, best and last"] = f"{best:.3f} (step {step}), {golds[-1][0]:.3f}"
     return html_table(["", ""], [[name, visible(value)] for name, value in facts.items()])
+
+
+def _data(records: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Where the rows come from, as far as their builder has told."""
+    if records:
+        yield heading("Data")
+        columns = ["file", "rows", "made by", "SHA-256 of the manifest", "still that file"]
+        yield html_table(
+            columns,
+            [
+                [
+                    visible(record["file"]),
+                    str(record["rows"]),
+                    visible(record["made_by"]),
+                    record["manifest_sha256"],
+                    "yes" if record["matches"] else "no, it was changed",
+                ]
+                for record in records
+            ],
+        )
 
 
 def _sft_summary(setting: Callable[..., str], rows: Sequence[Row]) -> str:

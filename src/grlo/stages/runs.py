@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from grlo.errors import CheckpointError
 from grlo.estimates import ModelShape, shape_from_config
+from grlo.prompts.manifests import data_records, in_words
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
 from grlo.settings import ModelSettings
@@ -60,6 +61,14 @@ def begin(run: RunDir, *, start: int, num_steps: int, model: str) -> int:
         run.record_origin(model)
     run.truncate_after(start)
     return run.next_attempt()
+
+
+def record_data(sources: Sequence[str]) -> list[dict[str, Any]]:
+    """What is recorded of the files that a run draws from; files that were changed are named."""
+    records = data_records(sources)
+    for record in records:
+        print(in_words(record))
+    return records
 
 
 def machine(device: str) -> dict[str, object]:

@@ -27,6 +27,7 @@ from grlo.stages.runs import (
     model_shape,
     newest_checkpoint,
     open_policy,
+    record_data,
     stop_requests,
 )
 from grlo.trackers import open_trackers
@@ -70,7 +71,10 @@ def sft(recipe: SFTRecipe, *, run_dir: Path) -> Path:
     if problems := validate_sft(recipe, steps=num_steps):
         raise recipe_error(problems)
     with RunDir.create_or_open(
-        run_dir, recipe=dump_recipe(recipe), prompt_hash=hash_demonstrations(rows)
+        run_dir,
+        recipe=dump_recipe(recipe),
+        prompt_hash=hash_demonstrations(rows),
+        data=record_data(recipe.data.sources),
     ) as run:
         start, last, state = newest_checkpoint(run)
         if last is not None and start >= num_steps:

@@ -37,6 +37,7 @@ from grlo.stages.runs import (
     model_shape,
     newest_checkpoint,
     open_policy,
+    record_data,
     stop_requests,
 )
 from grlo.trackers import open_trackers
@@ -68,7 +69,10 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
         raise DataError("\n".join(problems))
     benchmarks = load_evaluation(recipe, device=device)
     with RunDir.create_or_open(
-        run_dir, recipe=dump_recipe(recipe), prompt_hash=hash_prompts([*prompts, *gold_prompts])
+        run_dir,
+        recipe=dump_recipe(recipe),
+        prompt_hash=hash_prompts([*prompts, *gold_prompts]),
+        data=record_data(recipe.prompts.sources),
     ) as run:
         start, last, state = newest_checkpoint(run)
         num_steps = recipe.training.steps
