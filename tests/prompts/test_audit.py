@@ -31,7 +31,9 @@ def levels(text: str, *answers: str) -> dict[str, str]:
 
 
 def test_a_copy_is_dropped_on_every_level():
-    assert levels(PROBLEMS[0]) == {
+    found = levels(PROBLEMS[0])
+    found.pop("numbers", None)  # Among four problems no number is rare.
+    assert found == {
         "exact": "drop",
         "contained": "drop",
         "ngram13": "drop",
@@ -56,6 +58,27 @@ def test_shared_words_in_another_order_are_lexical_alone():
     words = PROBLEMS[1].split()
     text = " ".join(words[1::2] + words[::2])
     assert levels(text) == {"lexical": "drop"}
+
+
+def test_a_paraphrase_is_known_by_its_numbers():
+    text = (
+        "Out of a dozen boxes, eight held rolls: 48 rolls that a baker sold at three coins a box. "
+        "A river took a pair of boxes holding six rolls each. Name the coins earned."
+    )
+    rare = [Document("x", str(n), f"What is {n} times {n + 1}?") for n in range(60, 90)]
+    many = Auditor([Document("x", "rolls", PROBLEMS[0]), *rare])
+    other = text.replace("48", "17").replace("three", "nineteen").replace("six", "70")
+    same, changed = many.findings([AuditedText(text), AuditedText(other)])
+    assert [hit.document for hit in same.hits if hit.level == "numbers"] == [0]
+    assert [hit for hit in changed.hits if hit.level == "numbers"] == []
+
+
+def test_numbers_of_programs_are_not_compared():
+    text = PROBLEMS[0]
+    documents = [Document("code", "1", text, domain="code"), Document("math", "1", text)]
+    rare = [Document("math", str(n), f"What is {n} times {n + 1}?") for n in range(60, 90)]
+    (finding,) = Auditor([*documents, *rare]).findings([AuditedText(text)])
+    assert [hit.document for hit in finding.hits if hit.level == "numbers"] == [1]
 
 
 def test_eight_words_in_a_row_are_for_review():

@@ -184,19 +184,20 @@ def test_cosines_are_those_of_scikit_learn():
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     rng = random.Random(1)
-    vocabulary = [f"w{number}" for number in range(200)]
-    documents = [[rng.choice(vocabulary) for _ in range(20)] for _ in range(60)]
+    words_of = {True: [f"w{number}" for number in range(800)], False: ["the", "of", "and", "a"]}
+    documents = [[rng.choice(words_of[rng.random() < 0.7]) for _ in range(20)] for _ in range(600)]
     vectors = TfidfVectorizer(
         analyzer=lambda own: own, sublinear_tf=True, use_idf=False, norm=None
     ).fit(documents)
     frequency = (vectors.transform(documents) > 0).sum(axis=0)
-    weights = np.log((60 + 1) / (np.asarray(frequency).ravel() + 0.5))
+    weights = np.log((600 + 1) / (np.asarray(frequency).ravel() + 0.5))
     matrix = vectors.transform(documents).toarray() * weights
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    is_common = np.asarray(frequency).ravel() > 3
+    is_common = np.asarray(frequency).ravel() > 30
+    assert is_common.sum() == 4
     cosines = matrix @ (matrix * ~is_common).T
     for row, found in enumerate(LexicalIndex(documents).neighbours(documents, floor=0.05)):
-        for document in range(60):
+        for document in range(600):
             assert found.get(document, 0.0) == pytest.approx(
                 cosines[row, document] if cosines[row, document] >= 0.05 else 0.0, abs=1e-5
             )

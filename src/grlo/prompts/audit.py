@@ -11,6 +11,7 @@ Each pair of a row and a problem is looked at on several levels. A row with a hi
 | `ngram8` | the same, from 8 to 12 | never | always |
 | `coverage` | share of the problem in shared runs of 5 words | from 0.5 on, 8 tokens | never |
 | `near_duplicate` | Jaccard similarity of 3-grams | from 0.5 on | from 0.3 on |
+| `numbers` | cosine of numbers, where words are near (0.2) too | from 0.9 on, words 0.25 | 0.7 |
 | `lexical` | cosine of TF-IDF vectors with a window of the row | from 0.7 on | from 0.5 on |
 | `embedding` | cosine of embeddings of chunks | from 0.7 on, chat 0.8 | from 0.6 on, chat 0.7 |
 
@@ -26,6 +27,7 @@ from typing import Literal, Protocol
 from grlo.prompts.examples import Example
 from grlo.prompts.lexical import LexicalIndex
 from grlo.prompts.overlap import LONG, SHORT, Document, Match, OverlapIndex
+from grlo.prompts.quantities import QuantityIndex
 from grlo.prompts.text import words
 
 Verdict = Literal["drop", "review"]
@@ -37,6 +39,7 @@ LEVELS = (
     "ngram8",
     "coverage",
     "near_duplicate",
+    "numbers",
     "embedding",
     "lexical",
 )
@@ -47,6 +50,9 @@ _CHAT_SURPLUS = 0.1
 """Embeddings of open questions lie nearer to each other than those of problems with one answer."""
 FLOOR = 0.3
 """Cosines from which on a pair is remembered as a problem's nearest."""
+_AGREEING: Mapping[str, tuple[float, float]] = {"lexical": (0.2, 0.25), "embedding": (0.4, 0.5)}
+"""Cosines from which on numbers are looked at, and from which on they decide."""
+_NUMBERS: tuple[float, float] = (0.7, 0.9)
 _COVERED = 0.5
 _SOME_COVERED = 0.25
 _JACCARD: tuple[float, float] = (0.3, 0.5)
@@ -120,6 +126,7 @@ class Auditor:
         self._groups = [number[document.benchmark] for document in documents]
         self._index = OverlapIndex(tokens, self._groups)
         self._lexical = LexicalIndex(tokens) if encoder is None else None
+        self._quantities = QuantityIndex(tokens)
         self.encoder = encoder
 
     @property
@@ -138,21 +145,29 @@ class Auditor:
         parts = [(row, text, False) for row, own in enumerate(texts) for text in [own.asked]]
         parts += [(row, text, True) for row, own in enumerate(texts) for text in own.answers]
         tokens = [words(text) for _, text, _ in parts]
+        floor = min(FLOOR, _AGREEING[self.level_of_cosines][0])
         if self._lexical is not None:
-            near = self._lexical.neighbours(tokens, floor=FLOOR)
+            near = self._lexical.neighbours(tokens, floor=floor)
         else:
             assert self.encoder is not None
-            near = self.encoder.neighbours([text for _, text, _ in parts], floor=FLOOR)
+            near = self.encoder.neighbours([text for _, text, _ in parts], floor=floor)
         hits: list[list[Hit]] = [[] for _ in texts]
         nearest: list[list[tuple[int, float]]] = [[] for _ in texts]
         for (row, _, is_answer), own, cosines in zip(parts, tokens, near, strict=True):
             for match in self._index.matches(own):
                 if is_answer or not self._is_solution(match.document):
                     hits[row] += self._levels(match)
+            cosines = {
+                document: cosine
+                for document, cosine in cosines.items()
+                if is_answer or not self._is_solution(document)
+            }
+            nearest[row] += [
+                (index, cosine) for index, cosine in cosines.items() if cosine >= FLOOR
+            ]
             for document, cosine in cosines.items():
-                if is_answer or not self._is_solution(document):
-                    nearest[row].append((document, cosine))
-                    hits[row] += self._nearness(document, cosine)
+                hits[row] += self._nearness(document, cosine)
+            hits[row] += self._agreement(own, cosines)
         return [
             Finding(tuple(_strongest(own)), tuple(pairs))
             for own, pairs in zip(hits, nearest, strict=True)
@@ -188,6 +203,20 @@ class Auditor:
             review, drop = review + _CHAT_SURPLUS, drop + _CHAT_SURPLUS
         if cosine >= review and self.num_tokens[document] >= _FEW:
             yield Hit(document, level, round(cosine, 4), "drop" if cosine >= drop else "review")
+
+    def _agreement(self, tokens: Sequence[str], cosines: Mapping[int, float]) -> Iterable[Hit]:
+        least, sure = _AGREEING[self.level_of_cosines]
+        # Programs are full of the same small numbers.
+        candidates = [
+            document
+            for document, cosine in cosines.items()
+            if cosine >= least and self.documents[document].domain != "code"
+        ]
+        review, drop = _NUMBERS
+        for document, value in self._quantities.agreement(tokens, candidates).items():
+            if value >= review:
+                decides = value >= drop and cosines[document] >= sure
+                yield Hit(document, "numbers", round(value, 4), "drop" if decides else "review")
 
 
 def _strongest(hits: Iterable[Hit]) -> list[Hit]:

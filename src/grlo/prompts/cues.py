@@ -121,7 +121,7 @@ CUES: tuple[Cue, ...] = (
     _cue(
         "plan",
         "how to",
-        3.0,
+        4.0,
         r"how (?:to|do i|can i|should i|do you|could i|would i|can we|do we|should we|would you)\b"
         r"|what (?:is|are|'s) the best (?:way|method|practice)|give me (?:some )?(?:tips|advice)"
         r"|suggest|recommend|plan|what should i",
@@ -403,6 +403,12 @@ CUES: tuple[Cue, ...] = (
         4.0,
         r"\brole ?play (?:as|with)\b|\b(?:pretend|act) (?:to be|like|as) (?:my|me)\b|\blet'?s (?:talk|chat"
         r"|play)\b|\bwe are playing\b|\bi roll to\b|\btalk to me\b",
+    ),
+    _cue(
+        "chat",
+        "of the assistant",
+        4.0,
+        r"\bhow are you\b|\bwho are you\b|\bare you (?:human|an ai|alive)\b",
     ),
     _cue(
         "chat", "about oneself", 1.5, r"\bi (?:feel|am) (?:so )?(?:sad|lonely|bored|happy|tired)\b"

@@ -23,6 +23,8 @@ _WINDOWS = (32, 96)
 _COMMON = 0.05
 """A word in a larger share of the documents adds to the length of vectors, not to products: it
 weighs little, and most of the time would go there."""
+_FEW = 20
+"""Documents that may have a word without making it common."""
 _ROWS = 4096
 """Windows in one product of matrices."""
 
@@ -52,7 +54,7 @@ class LexicalIndex:
             frequency[np.unique(own)] += 1
         self._weight = np.log((documents + 1) / (frequency + 0.5)).astype(np.float32)
         self._weight_unknown = float(np.log((documents + 1) / 0.5))
-        self._is_common = frequency > max(1.0, _COMMON * documents)
+        self._is_common = frequency > max(_FEW, _COMMON * documents)
         whole = [(index, 0, len(own)) for index, own in enumerate(ids)]
         self._documents = self._vectors(ids, whole).T.tocsr()
 

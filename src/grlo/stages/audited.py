@@ -93,7 +93,10 @@ def load_against(
         benchmarks.append(loaded)
         documents += own
     if not documents:
-        raise DataError("none of the benchmarks has data here:\n" + "\n".join(missing))
+        raise DataError(
+            "none of the benchmarks has data here. Name a folder with their files by --data or "
+            "GRLO_DATA."
+        )
     return Against(tuple(benchmarks), tuple(documents), tuple(missing))
 
 

@@ -41,6 +41,11 @@ _MEANING: Mapping[str, tuple[str, str, str]] = {
         "-",
     ),
     "near_duplicate": ("Jaccard similarity of 3-grams", "0.5: drop", "0.3: review"),
+    "numbers": (
+        "cosine of the numbers of both, rare ones weighing more, where words are near too",
+        "0.9: drop",
+        "0.7: review",
+    ),
     "embedding": ("cosine of sentence embeddings", "0.7 (chat 0.8): drop", "0.6 (0.7): review"),
     "lexical": ("cosine of TF-IDF vectors in windows of the row", "0.7: drop", "0.5: review"),
 }

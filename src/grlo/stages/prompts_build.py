@@ -122,6 +122,9 @@ def build(recipe_file: Path, *, out: Path) -> Path:
     recipe = load_settings(BuildRecipe, recipe_file)
     account = Build(recipe, recipe_file.resolve().parent)
     _require_distinct_names(account)
+    if recipe.overlap.against:  # Before hours of work: data may be missing.
+        folder = Path(recipe.overlap.data) if recipe.overlap.data else None
+        account.against = load_against(recipe.overlap.against, DataPlaces(folder=folder))
     out.mkdir(parents=True, exist_ok=True)
     cache = out / "embeddings"
     encoder = SentenceEncoder(recipe.embed, cache=cache) if recipe.embed else None
@@ -300,12 +303,9 @@ def _without_overlap(
     cache: Path,
 ) -> list[Survivor]:
     """Rows that hold no problem of a benchmark for sure."""
-    recipe = account.recipe
-    if not recipe.overlap.against or not survivors:
+    recipe, against = account.recipe, account.against
+    if against is None or not survivors:
         return list(survivors)
-    folder = Path(recipe.overlap.data) if recipe.overlap.data else None
-    against = load_against(recipe.overlap.against, DataPlaces(folder=folder))
-    account.against = against
     encoder = None
     if recipe.embed:
         texts = [document.text for document in against.documents]
