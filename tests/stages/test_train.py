@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from grlo.errors import CheckpointError, DataError, ModelError
 from grlo.recipe import load_recipe
 from grlo.rundir import RunDir, read_jsonl
+from grlo.stages.prompts_build import build
 from grlo.stages.train import train
 
 STEPS = 4
@@ -296,3 +298,33 @@ def test_every_start_records_its_machine(make_recipe, tmp_path):
     (row,) = read_jsonl(run.environment_file)
     assert (row["attempt"], row["device"], row["reward"]) == (0, "cpu", {})
     assert row["versions"]["torch"] == torch.__version__
+
+
+def test_a_run_on_a_built_file_records_its_manifest_and_shows_it(make_recipe, tmp_path, capsys):
+    built = tmp_path / "built"
+    rows = "".join(json.dumps({"prompt": f"What is {word}?"}) + "\n" for word in ("tin", "zinc"))
+    (tmp_path / "metals.jsonl").write_text(rows)
+    (tmp_path / "build.toml").write_text(
+        '[[sources]]\nfile = "metals.jsonl"\n[duplicates]\nnear = 0\nsemantic = 0\n'
+    )
+    prompts = build(tmp_path / "build.toml", out=built)
+    manifest = hashlib.sha256((built / "manifest.json").read_bytes()).hexdigest()
+    recipe = load_recipe([make_recipe(steps=1)], overrides=[f'prompts.sources=["{prompts}"]'])
+    train(recipe, run_dir=tmp_path / "run")
+    (record,) = json.loads((tmp_path / "run" / "recipe.json").read_text())["data"]
+    assert record["manifest_sha256"] == manifest
+    assert record["sha256"] == hashlib.sha256(prompts.read_bytes()).hexdigest()
+    assert record["matches"] is True
+    assert manifest in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    # Blanks between rows change the file and not its prompts: the run goes on, and it is said.
+    prompts.write_text(prompts.read_text() + "\n")
+    capsys.readouterr()
+    train(recipe, run_dir=tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "the file was changed since" in said
+    assert "is complete" in said
+
+
+def test_a_run_on_other_files_records_no_manifest(make_recipe, tmp_path):
+    train(load_recipe([make_recipe(steps=1)]), run_dir=tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["data"] == []
