@@ -55,6 +55,13 @@ def test_every_topic_has_its_turn_before_one_has_two():
     assert Counter(rows[index].topic for index in found.chosen) == dict.fromkeys(range(10), 1)
 
 
+def test_guesses_are_taken_when_there_is_nothing_else():
+    sure = candidates("a", "x", [0] * 6)
+    guesses = [Candidate("a", "x", topic, is_guess=True) for topic in range(1, 9)]
+    found = select([*guesses, *sure], size=8, shares={"a": 1.0}, weights={"x": 1.0}, seed=0)
+    assert set(range(8, 14)) < set(found.chosen)
+
+
 def test_what_a_category_lacks_the_others_give_and_it_is_told():
     rows = candidates("a", "x", [0] * 2) + candidates("b", "x", [0] * 50)
     found = choose(rows, 20)

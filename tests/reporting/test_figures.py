@@ -15,6 +15,8 @@ from grlo.reporting.figures import (
     bar_chart,
     forest_chart,
     line_chart,
+    map_chart,
+    row_chart,
     scatter_chart,
     stacked_chart,
     ticks,
@@ -229,3 +231,45 @@ def test_a_forest_has_a_dot_and_an_interval_for_each_row_and_shows_which_are_cle
     x_of = {name: float(re.findall(r'cx="([\d.]+)"', chart)[i]) for i, name in enumerate(rows)}
     assert x_of["unclear"] < x_of["one"] < x_of["<up>"]
     assert forest_chart({}, title="Nothing") == ""
+
+
+def rectangles_of(svg: str) -> list[dict[str, str]]:
+    return [
+        dict(r.attrib) for r in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}rect")
+    ]
+
+
+def test_rows_are_as_long_as_their_values_and_say_them() -> None:
+    svg = row_chart({"small": [25], "large": [5000]}, title="rows")
+    small, large = (float(bar["width"]) for bar in rectangles_of(svg))
+    assert small == pytest.approx(large * 25 / 5000, abs=0.1)
+    assert ">5,000<" in svg
+    assert ">25<" in svg
+
+
+def test_two_bars_of_a_row_lie_below_one_another_and_have_a_legend() -> None:
+    svg = row_chart({"a": [1, 2], "b": [0, 0]}, title="t", names=["one", "two"])
+    legend, bars = rectangles_of(svg)[:2], rectangles_of(svg)[2:]
+    assert [mark["fill"] for mark in legend] == [bar["fill"] for bar in bars[:2]]
+    assert float(bars[0]["y"]) < float(bars[1]["y"])
+    assert float(bars[2]["width"]) == 0
+    assert row_chart({}, title="t") == ""
+
+
+def test_a_map_keeps_neighbours_and_draws_only_what_is_finite() -> None:
+    points = {"near": [(0, 0), (1, 1)], "far": [(100, 100), (math.nan, 0)]}
+    dots = [
+        (float(dot.attrib["cx"]), float(dot.attrib["cy"]))
+        for dot in ElementTree.fromstring(map_chart(points, title="m")).iter(
+            "{http://www.w3.org/2000/svg}circle"
+        )
+    ]
+    assert len(dots) == 3
+    assert math.dist(dots[0], dots[1]) < math.dist(dots[0], dots[2])
+    assert map_chart({"none": []}, title="m") == ""
+
+
+def test_names_of_rows_and_groups_never_become_markup() -> None:
+    for svg in (row_chart({EVIL: [1]}, title=EVIL), map_chart({EVIL: [(0, 1)]}, title=EVIL)):
+        assert "<script>" not in svg
+        ElementTree.fromstring(svg)

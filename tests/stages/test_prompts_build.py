@@ -15,6 +15,7 @@ from grlo.errors import DataError, RecipeError
 from grlo.prompts.manifests import data_records
 from grlo.prompts.preferences import read_preferences
 from grlo.prompts.sources import read_prompts
+from grlo.stages import prompts_build
 from grlo.stages.prompts_build import STEPS, build
 
 WORDS = [
@@ -207,6 +208,16 @@ def test_bad_rows_end_in_dropped_with_their_reason_and_bytes(tmp_path):
     reasons = {row["row"]: row["step"] for row in dropped}
     assert reasons[0] == reasons[1] == reasons[2] == reasons[3] == "malformed"
     assert reasons[10] == "length"
+
+
+def test_several_processes_build_what_one_builds(two_sources, tmp_path, monkeypatch):
+    write(tmp_path / "exam.jsonl", [{"id": "e", "question": question(8), "answer": "1"}])
+    two_sources.write_text(two_sources.read_text() + '[overlap]\nagainst = ["exam.jsonl"]\n')
+    build(two_sources, out=tmp_path / "one")
+    monkeypatch.setattr(prompts_build, "PARALLEL_FROM", 1)
+    build(two_sources, out=tmp_path / "two")
+    for name in ("prompts.jsonl", "dropped.jsonl", "manifest.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_a_selection_has_the_composition_that_was_asked_for(tmp_path):

@@ -16,6 +16,8 @@ class Candidate:
     category: str
     source: str
     topic: int
+    is_guess: bool = False
+    """Nothing in it spoke for its category."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ def select(
     """Chooses `size` rows, or all where there are not more.
 
     Each category gets its share, in it each source its weight, and of both the topics take turns,
-    so that rare topics come before the second row of frequent ones. Where a category has too few
+    so that rare topics come before the second row of frequent ones. Rows whose category is a guess
+    are taken when there are no others. Where a category has too few
     rows the others fill up in proportion to their shares, and so do sources in a category.
 
     Args:
@@ -111,12 +114,12 @@ def _by_turns(
     rng = derive_rng(seed, "selection", category, source)
     shuffled = list(indices)
     rng.shuffle(shuffled)
-    turn_of: dict[int, int] = defaultdict(int)
+    turn_of: dict[tuple[int, bool], int] = defaultdict(int)
     place: dict[int, int] = {}
-    turns: list[tuple[int, int, int]] = []
+    turns: list[tuple[bool, int, int, int]] = []
     for index in shuffled:
-        topic = candidates[index].topic
+        topic, is_guess = candidates[index].topic, candidates[index].is_guess
         place.setdefault(topic, len(place))
-        turns.append((turn_of[topic], place[topic], index))
-        turn_of[topic] += 1
-    return [index for _, _, index in sorted(turns)]
+        turns.append((is_guess, turn_of[topic, is_guess], place[topic], index))
+        turn_of[topic, is_guess] += 1
+    return [index for *_, index in sorted(turns)]

@@ -260,11 +260,9 @@ def row_chart(
                 f'<rect x="{left}" y="{y + number * bar:.1f}" width="{width:.1f}" '
                 f'height="{bar - 2}" fill="{colors[number % len(colors)]}"/>'
             )
-            body.append(
-                _text(
-                    left + width + 4, y + (number + 0.8) * bar - 1, f"{value:.3g}", anchor="start"
-                )
-            )
+            shown = f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+            middle = y + (number + 0.8) * bar - 1
+            body.append(_text(left + width + 4, middle, shown, anchor="start"))
     return _svg(title, body, height=top + height * len(rows) + 4)
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TextIO
 
 from grlo.benchmarks.spec import DataPlaces
 from grlo.errors import DataError, RecipeError
+from grlo.parallel import map_batches
 from grlo.progress import progress_bar
 from grlo.prompts.audit import (
     COSINES,
@@ -29,7 +26,7 @@ from grlo.prompts.audit import (
     without_common_phrases,
 )
 from grlo.prompts.embeddings import DocumentEmbeddings
-from grlo.prompts.examples import Row, parse_example, read_any
+from grlo.prompts.examples import parse_example, read_any
 from grlo.prompts.overlap import Document
 from grlo.prompts.planting import Recall, planted_recall
 from grlo.prompts.rows import file_sha256
@@ -38,7 +35,7 @@ from grlo.rundir import write_atomic
 from grlo.stages.audited import Against, load_against
 
 _BATCH = 256
-_PARALLEL_FROM = 2000
+PARALLEL_FROM = 2000
 """Rows of a file from which on a second process pays."""
 _NEAREST = 5
 """Problems of each benchmark that are listed as the nearest."""
@@ -141,6 +138,16 @@ def audit(
     return result
 
 
+@dataclass(frozen=True)
+class AuditBatch:
+    """Findings of some texts, each with a number or whatever else stands first."""
+
+    auditor: Auditor
+
+    def __call__(self, items: Sequence[tuple[Any, AuditedText]]) -> list[Finding]:
+        return self.auditor.findings([text for _, text in items])
+
+
 def run_audit(file: str, auditor: Auditor, against: Against, *, seed: int) -> Audit:
     """The findings of a file, and of problems planted into its texts.
 
@@ -152,27 +159,28 @@ def run_audit(file: str, auditor: Auditor, against: Against, *, seed: int) -> Au
     carriers: list[str] = []
     best: dict[str, list[tuple[float, int, str, str]]] = {}
 
-    def texts() -> Iterator[tuple[Row, AuditedText]]:
+    def texts() -> Iterator[tuple[int, AuditedText]]:
         for row in read_any(file):
             result.num_rows += 1
             try:
-                yield row, audited_text(parse_example(row))
+                yield row.index, audited_text(parse_example(row))
             except (ValueError, RecursionError) as error:
                 result.malformed.append(f"{row.place}: {error}"[:400])
 
-    total = _num_rows(file)
-    parallel = total >= _PARALLEL_FROM and auditor.encoder is None
+    total = num_rows(file)
+    parallel = total >= PARALLEL_FROM and auditor.encoder is None
     with progress_bar(f"audit of {Path(file).name}", unit="rows") as progress:
-        for batch, findings in _findings(auditor, texts(), parallel=parallel):
-            for (row, text), finding in zip(batch, findings, strict=True):
-                shown = "\n\n".join([text.asked, *text.answers])[:_CHARACTERS]
-                if finding.hits:
-                    text_kept = shown if len(found) < _SHOWN_ROWS else ""
-                    found.append(AuditedRow(row.index, text_kept, finding))
-                elif len(carriers) < _CARRIERS:
-                    carriers.append(text.asked)
-                _note_nearest(best, auditor.documents, row.index, shown, finding)
-            progress(done=result.num_rows, total=max(total, result.num_rows), tokens=0)
+        for (index, text), finding in map_batches(
+            AuditBatch(auditor), texts(), batch=_BATCH, processes=0 if parallel else 1
+        ):
+            shown = "\n\n".join([text.asked, *text.answers])[:_CHARACTERS]
+            if finding.hits:
+                text_kept = shown if len(found) < _SHOWN_ROWS else ""
+                found.append(AuditedRow(index, text_kept, finding))
+            elif len(carriers) < _CARRIERS:
+                carriers.append(text.asked)
+            _note_nearest(best, auditor.documents, index, shown, finding)
+            progress(done=index + 1, total=max(total, index + 1), tokens=0)
     if result.num_rows == len(result.malformed):
         reason = result.malformed[0] if result.malformed else "it has no rows"
         raise DataError(f"{file}: there is nothing to audit: {reason}")
@@ -272,59 +280,14 @@ def _in_words(dropped: int, reviewed: int, total: int) -> str:
     return f"{reviewed} of {total} problems to be read" if reviewed else "no overlap found"
 
 
-# Findings of batches ------------------------------------------------------------------------------
-
-_Batch = list[tuple[Row, AuditedText]]
-_worker_auditor: Auditor
-
-
-def _start_worker(auditor: Auditor) -> None:
-    global _worker_auditor
-    _worker_auditor = auditor
-
-
-def _work(texts: Sequence[AuditedText]) -> list[Finding]:
-    return _worker_auditor.findings(texts)
-
-
-def _findings(
-    auditor: Auditor, rows: Iterable[tuple[Row, AuditedText]], *, parallel: bool
-) -> Iterator[tuple[_Batch, list[Finding]]]:
-    """Batches of rows with their findings, in order; few of them are in memory at once."""
-    batches = _batched(iter(rows))
-    workers = os.cpu_count() or 1
-    if not parallel or workers < 2:
-        for batch in batches:
-            yield batch, auditor.findings([text for _, text in batch])
-        return
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=_start_worker, initargs=(auditor,)
-    ) as pool:
-        waiting: list[tuple[_Batch, Future[list[Finding]]]] = []
-        for batch in batches:
-            waiting.append((batch, pool.submit(_work, [text for _, text in batch])))
-            if len(waiting) > 2 * workers:
-                first, future = waiting.pop(0)
-                yield first, future.result()
-        for batch, future in waiting:
-            yield batch, future.result()
-
-
-def _batched(rows: Iterator[tuple[Row, AuditedText]]) -> Iterator[_Batch]:
-    while batch := list(islice(rows, _BATCH)):
-        yield batch
-
-
-def _num_rows(file: str) -> int:
-    """Rows of a text file; 0 where they cannot be counted cheaply."""
-    if not file.endswith(".jsonl") or not Path(file).is_file():
-        return _PARALLEL_FROM if Path(file).is_file() and _is_large(file) else 0
+def num_rows(file: str) -> int:
+    """Rows of a text file. Of a packed one: `PARALLEL_FROM` if it is large, else 0."""
+    if not Path(file).is_file():
+        return 0
+    if not file.endswith(".jsonl"):
+        return PARALLEL_FROM if Path(file).stat().st_size > 1 << 20 else 0
     with Path(file).open("rb") as lines:
         return sum(1 for _ in lines)
-
-
-def _is_large(file: str) -> bool:
-    return Path(file).stat().st_size > 1 << 20
 
 
 def _note_nearest(

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from grlo import __version__
 from grlo.benchmarks.spec import DataPlaces
 from grlo.errors import DataError
+from grlo.parallel import map_batches
 from grlo.progress import progress_bar
 from grlo.prompts.audit import LEVELS, Auditor, audited_text
 from grlo.prompts.composition import Composition, classify
@@ -35,6 +36,7 @@ from grlo.recipe import load_settings
 from grlo.rundir import PARTIAL, write_atomic
 from grlo.schema import dump
 from grlo.stages.audited import Against, load_against
+from grlo.stages.prompts_audit import PARALLEL_FROM, AuditBatch, num_rows
 from grlo.stages.prompts_card import card_html, card_markdown
 from grlo.stages.prompts_describe import print_description
 
@@ -204,43 +206,80 @@ def _is_escaped(text: str) -> bool:
     return all("\udc80" <= char <= "\udcff" for char in text if "\ud800" <= char <= "\udfff")
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A row that is well-formed and fit, or why it is not."""
+
+    example: Example | None = None
+    was_cleaned: bool = False
+    step: str = ""
+    reason: str = ""
+    tokens: tuple[str, ...] = ()
+    composition: Composition | None = None
+
+
+@dataclass(frozen=True)
+class _ReadBatch:
+    """Reads, cleans, filters and classifies rows: what needs to know one row only."""
+
+    recipe: BuildRecipe
+
+    def __call__(self, rows: Sequence[tuple[int, Row]]) -> list[_Read]:
+        filters = Filters(self.recipe.filters)
+        return [self._read(row, self.recipe.sources[source], filters) for source, row in rows]
+
+    def _read(self, row: Row, source: SourceSettings, filters: Filters) -> _Read:
+        kind, style = self.recipe.kind, source.style
+        try:
+            example = parse_example(row, kind=kind, default_style=style)
+        except (ValueError, RecursionError) as error:
+            return _Read(step="malformed", reason=str(error)[:500])
+        tidy = _cleaned(example)
+        if verdict := filters.reject(tidy.messages, tidy.answers):
+            return _Read(step=verdict.filter, reason=verdict.reason)
+        tokens = words("\n".join([*(m.content for m in tidy.messages), *tidy.answers]))
+        return _Read(
+            tidy,
+            was_cleaned=tidy is not example,
+            tokens=tuple(tokens),
+            composition=classify(tidy.messages),
+        )
+
+
 def _filtered(account: Build, spool: BinaryIO, dropped: _Dropped) -> list[Survivor]:
     """Rows that are well-formed, fit and new; each is written to the spool."""
     recipe = account.recipe
-    filters = Filters(recipe.filters)
     near = NearDuplicates(threshold=recipe.duplicates.near) if recipe.duplicates.near else None
     seen: dict[bytes, int] = {}
     survivors: list[Survivor] = []
+    total = sum(num_rows(source.file) for source in recipe.sources)
+    done = 0
+    rows = ((number, row) for number, own in enumerate(recipe.sources) for row in _rows(own))
+    processes = 0 if total >= PARALLEL_FROM else 1
     with progress_bar("filtering", unit="rows") as progress:
-        for number, source in enumerate(recipe.sources):
+        for (number, row), read in map_batches(
+            _ReadBatch(recipe), rows, batch=_BATCH, processes=processes
+        ):
             name = account.names[number]
-            for row in _rows(source):
-                account.rows[name] += 1
-                progress(done=row.index + 1, total=row.index + 1, tokens=0)
-                try:
-                    example = parse_example(row, kind=recipe.kind, default_style=source.style)
-                except (ValueError, RecursionError) as error:
-                    dropped.add(name, row.index, "malformed", str(error)[:500], row.raw)
-                    continue
-                tidy = _cleaned(example)
-                account.cleaned += tidy is not example
-                if verdict := filters.reject(tidy.messages, tidy.answers):
-                    dropped.add(name, row.index, verdict.filter, verdict.reason, row.raw)
-                    continue
-                tokens = words("\n".join([*(m.content for m in tidy.messages), *tidy.answers]))
-                key = blake2b(" ".join(tokens).encode(), digest_size=16).digest()
-                if (first := seen.setdefault(key, len(survivors))) < len(survivors):
-                    same = _place(account, survivors[first])
-                    dropped.add(name, row.index, "exact_duplicate", f"as {same}", row.raw)
-                    continue
-                if near is not None and (found := near.find_or_add(len(survivors), tokens)):
-                    del seen[key]
-                    reason = f"{found[1]:.2f} like {_place(account, survivors[found[0]])}"
-                    dropped.add(name, row.index, "near_duplicate", reason, row.raw)
-                    continue
-                composition = classify(tidy.messages)
-                survivors.append(Survivor(number, row.index, spool.tell(), composition))
-                spool.write(_spooled(row, tidy, account, number, composition))
+            account.rows[name] += 1
+            done += 1
+            progress(done=done, total=max(total, done), tokens=0)
+            if read.example is None or read.composition is None:
+                dropped.add(name, row.index, read.step, read.reason, row.raw)
+                continue
+            account.cleaned += read.was_cleaned
+            key = blake2b(" ".join(read.tokens).encode(), digest_size=16).digest()
+            if key in seen:
+                same = _place(account, survivors[seen[key]])
+                dropped.add(name, row.index, "exact_duplicate", f"as {same}", row.raw)
+                continue
+            if near is not None and (found := near.find_or_add(len(survivors), read.tokens)):
+                reason = f"{found[1]:.2f} like {_place(account, survivors[found[0]])}"
+                dropped.add(name, row.index, "near_duplicate", reason, row.raw)
+                continue
+            seen[key] = len(survivors)
+            survivors.append(Survivor(number, row.index, spool.tell(), read.composition))
+            spool.write(_spooled(row, read.example, account, number, read.composition))
     return survivors
 
 
@@ -313,21 +352,23 @@ def _without_overlap(
     auditor = Auditor(against.documents, encoder=encoder)
     kept: list[Survivor] = []
     with progress_bar("overlap with benchmarks", unit="rows") as progress:
-        for start in range(0, len(survivors), _BATCH):
-            batch = survivors[start : start + _BATCH]
-            examples = [_example(_line(spool, survivor), recipe.kind) for survivor in batch]
-            findings = auditor.findings([audited_text(example) for example in examples])
-            for survivor, finding in zip(batch, findings, strict=True):
-                sure = [hit for hit in finding.hits if hit.verdict == "drop"]
-                if sure:
-                    hit = min(sure, key=lambda hit: LEVELS.index(hit.level))
-                    document = against.documents[hit.document]
-                    reason = f"{document.benchmark} {document.item}: {hit.level} {hit.value:g}"
-                    _drop(account, survivor, "overlap", reason, spool, dropped)
-                else:
-                    account.to_review += bool(finding.hits)
-                    kept.append(survivor)
-            progress(done=start + len(batch), total=len(survivors), tokens=0)
+        texts = (
+            (survivor, audited_text(_example(_line(spool, survivor), recipe.kind)))
+            for survivor in survivors
+        )
+        processes = 0 if len(survivors) >= PARALLEL_FROM and encoder is None else 1
+        findings = map_batches(AuditBatch(auditor), texts, batch=_BATCH, processes=processes)
+        for done, ((survivor, _), finding) in enumerate(findings, start=1):
+            progress(done=done, total=len(survivors), tokens=0)
+            sure = [hit for hit in finding.hits if hit.verdict == "drop"]
+            if sure:
+                hit = min(sure, key=lambda hit: LEVELS.index(hit.level))
+                document = against.documents[hit.document]
+                reason = f"{document.benchmark} {document.item}: {hit.level} {hit.value:g}"
+                _drop(account, survivor, "overlap", reason, spool, dropped)
+            else:
+                account.to_review += bool(finding.hits)
+                kept.append(survivor)
     return kept
 
 
@@ -372,7 +413,12 @@ def _selected(
     if not recipe.size:
         return list(survivors)
     candidates = [
-        Candidate(survivor.composition.category, account.names[survivor.source], topic)
+        Candidate(
+            survivor.composition.category,
+            account.names[survivor.source],
+            topic,
+            is_guess=survivor.composition.confidence == 0,
+        )
         for survivor, topic in zip(survivors, topics, strict=True)
     ]
     account.selection = select(

@@ -56,7 +56,7 @@ def describe_file(
         except ValueError as error:
             reason = f":\n{listed(malformed)}" if malformed else ""
             raise DataError(f"{file}: {error}{reason}") from error
-    print_description(found, title=file)
+    print_description(found, title=Path(file).name)
     if malformed:
         print(f"{len(malformed)} rows are malformed and left out:\n{listed(malformed)}")
     if out is not None:
@@ -65,7 +65,9 @@ def describe_file(
             out / "description.json", json.dumps(table, indent=1, ensure_ascii=False) + "\n"
         )
         sections = description_sections(found)
-        write_atomic(out / "description.html", page(f"Prompts of {file}", sections, wide=True))
+        write_atomic(
+            out / "description.html", page(f"Prompts of {Path(file).name}", sections, wide=True)
+        )
         print(f"report: {out / 'description.html'}")
     return found
 
