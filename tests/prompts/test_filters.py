@@ -9,7 +9,9 @@ import unicodedata
 
 import pytest
 
-from grlo.prompts.filters import Filters, FilterSettings, clean, language_of
+from grlo.prompts.cleaning import clean
+from grlo.prompts.filters import Filters, FilterSettings
+from grlo.prompts.languages import language_of
 from grlo.prompts.sources import read_prompts
 from grlo.types import Message
 
@@ -249,7 +251,7 @@ def test_no_model_is_downloaded():
         "import socket\n"
         "def refuse(*_, **__): raise AssertionError('network')\n"
         "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
-        "from grlo.prompts.filters import language_of\n"
+        "from grlo.prompts.languages import language_of\n"
         "print(language_of('Where is the nearest railway station?')[0])\n"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

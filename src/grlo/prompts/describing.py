@@ -12,7 +12,7 @@ from grlo.prompts.composition import CATEGORIES, TASKS, Composition, classify
 from grlo.prompts.duplicates import near_duplicate_groups
 from grlo.prompts.embeddings import SentenceEncoder
 from grlo.prompts.examples import Example
-from grlo.prompts.filters import language_of
+from grlo.prompts.languages import language_of
 from grlo.prompts.text import words
 from grlo.prompts.topics import find_topics, topic_map
 

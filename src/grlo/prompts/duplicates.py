@@ -14,27 +14,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from hashlib import blake2b
 
 import numpy as np
-from numpy.typing import NDArray
 
+from grlo.prompts.grams import Hashes, TokenHasher, rolled
 from grlo.settings import require
 
 MAX_GRAMS = 20_000
 """3-grams of a text that are compared, from its beginning."""
 _N = 3
 _MAX_MISSED = 0.01
-_MAX_KNOWN_TOKENS = 500_000
-_MAX_KEPT_TOKEN = 64
 # Texts of one template share many bands without being near duplicates; these bounds keep a file of
 # them from taking quadratic time. The candidates with the most bands in common are verified first.
 _MAX_BUCKET = 500
 _MAX_VERIFIED = 100
 _CHUNK = 512
-
-_Grams = NDArray[np.uint64]
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 class NearDuplicates:
@@ -62,10 +56,12 @@ class NearDuplicates:
         self._factors = high[:num_hashes] | np.uint32(1)
         self._offsets = high[num_hashes:]
         self._band_factors = raw[2 * num_hashes :].reshape(self.num_bands, -1) | np.uint64(1)
-        self._band_numbers = np.arange(self.num_bands, dtype=np.uint64) * _FACTOR
-        self._hash_of: dict[str, int] = {}
+        self._band_numbers = np.arange(self.num_bands, dtype=np.uint64) * np.uint64(
+            0x9E3779B97F4A7C15
+        )
+        self._hash = TokenHasher()
         self._keys: list[int] = []
-        self._grams: list[_Grams] = []
+        self._grams: list[Hashes] = []
         self._buckets: dict[int, int | list[int]] = {}
 
     def find_or_add(self, key: int, tokens: Sequence[str]) -> tuple[int, float] | None:
@@ -94,7 +90,7 @@ class NearDuplicates:
             self._add(key, grams, bands)
         return found
 
-    def _find(self, grams: _Grams, bands: list[int]) -> tuple[int, float] | None:
+    def _find(self, grams: Hashes, bands: list[int]) -> tuple[int, float] | None:
         shared: Counter[int] = Counter()
         for band in bands:
             bucket = self._buckets.get(band)
@@ -108,7 +104,7 @@ class NearDuplicates:
                 return self._keys[index], similarity
         return None
 
-    def _add(self, key: int, grams: _Grams, bands: list[int]) -> None:
+    def _add(self, key: int, grams: Hashes, bands: list[int]) -> None:
         index = len(self._keys)
         self._keys.append(key)
         self._grams.append(grams)
@@ -123,37 +119,16 @@ class NearDuplicates:
 
     # From tokens to bands ------------------------------------------------------------------------
 
-    def _gram_set(self, tokens: Sequence[str]) -> _Grams:
+    def _gram_set(self, tokens: Sequence[str]) -> Hashes:
         """The hashes of a text's 3-grams, ascending; of a shorter text the gram of all tokens."""
-        hashes = self._hashes(tokens[: MAX_GRAMS + _N - 1])
-        n = min(_N, len(hashes))
-        total = np.zeros(len(hashes) - n + 1, dtype=np.uint64)
-        for offset in range(n):
-            total = total * _FACTOR + hashes[offset : offset + len(total)]
+        hashes = self._hash(tokens[: MAX_GRAMS + _N - 1])
+        total = rolled(hashes, min(_N, len(hashes)))
         # The finalizer of SplitMix64: a polynomial alone keeps sums of tokens in its low bits.
         total = (total ^ (total >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         total = (total ^ (total >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return np.unique(total ^ (total >> np.uint64(31)))
 
-    def _hashes(self, tokens: Sequence[str]) -> _Grams:
-        """A 64-bit hash of each token, the same in every process."""
-        hashes = list(map(self._hash_of.get, tokens))
-        if None not in hashes:
-            return np.array(hashes, dtype=np.uint64)
-        if len(self._hash_of) > _MAX_KNOWN_TOKENS:  # Bounds the memory of a long stream.
-            self._hash_of.clear()
-        return np.fromiter((self._hash(token) for token in tokens), np.uint64, len(tokens))
-
-    def _hash(self, token: str) -> int:
-        found = self._hash_of.get(token)
-        if found is None:
-            data = token.encode("utf-8", "surrogatepass")
-            found = int.from_bytes(blake2b(data, digest_size=8).digest())
-            if len(token) <= _MAX_KEPT_TOKEN:
-                self._hash_of[token] = found
-        return found
-
-    def _bands(self, grams: _Grams) -> list[int]:
+    def _bands(self, grams: Hashes) -> list[int]:
         """One hash per band of the signature.
 
         Row i of the signature is the least a_i x + b_i mod 2^32 over the grams x, with odd a_i.
@@ -208,7 +183,7 @@ def bands_and_rows(threshold: float, num_perm: int) -> tuple[int, int]:
     )
 
 
-def _jaccard(first: _Grams, second: _Grams) -> float:
+def _jaccard(first: Hashes, second: Hashes) -> float:
     short, long = sorted((first, second), key=len)
     shared = int((long[np.minimum(np.searchsorted(long, short), len(long) - 1)] == short).sum())
     return shared / (len(first) + len(second) - shared)

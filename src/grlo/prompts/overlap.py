@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
+
+from grlo.prompts.grams import Hashes, TokenHasher, rolled
 
 SHORT, LONG = 8, 13
 """Lengths of shared runs of words that are told apart."""
@@ -23,9 +24,6 @@ BOILERPLATE = 3
 """An n-gram in so many problems of one benchmark is boilerplate."""
 MAX_TOKENS = 200_000
 """Tokens of a text that are looked at."""
-
-_Hashes = NDArray[np.uint64]
-_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -79,11 +77,11 @@ class OverlapIndex:
     """
 
     def __init__(self, tokens: Sequence[Sequence[str]], groups: Sequence[int]) -> None:
-        self._hash_of: dict[str, int] = {}
+        self._hash = TokenHasher()
         self._tokens = [tuple(own) for own in tokens]
         self._lengths = np.array([len(own) for own in tokens], dtype=np.int64)
         self._starts = np.concatenate(([0], np.cumsum(self._lengths)[:-1])).astype(np.int64)
-        hashes = self._hashes([token for own in tokens for token in own])
+        hashes = self._hash([token for own in tokens for token in own])
         self._document_at = np.repeat(np.arange(len(tokens), dtype=np.int32), self._lengths)
         self._is_word = np.array(
             [len(token) > 1 and token.isalpha() for own in tokens for token in own], dtype=np.bool_
@@ -110,7 +108,7 @@ class OverlapIndex:
         tokens = tokens[:MAX_TOKENS]
         if not tokens:
             return []
-        hashes = self._hashes(tokens)
+        hashes = self._hash(tokens)
         exact = set(self._whole.get(self._key(tokens), ()))
         contained = exact | self._contained_short(hashes)
         covered = self._covered(hashes)
@@ -166,17 +164,7 @@ class OverlapIndex:
 
     # Tokens and n-grams as hashes -----------------------------------------------------------------
 
-    def _hashes(self, tokens: Sequence[str]) -> _Hashes:
-        """A 64-bit hash of each token, the same in every process."""
-        known = self._hash_of
-        if len(known) > 2_000_000:  # Bounds the memory of a long stream.
-            known.clear()
-        for token in tokens:
-            if token not in known:
-                known[token] = int.from_bytes(blake2b(token.encode(), digest_size=8).digest())
-        return np.fromiter((known[token] for token in tokens), np.uint64, len(tokens))
-
-    def _inverse_frequencies(self, hashes: _Hashes) -> NDArray[np.float64]:
+    def _inverse_frequencies(self, hashes: Hashes) -> NDArray[np.float64]:
         """Of each token of the documents, log((documents + 1) / documents with it)."""
         _, token_at = np.unique(hashes, return_inverse=True)
         num_documents = len(self._lengths)
@@ -184,29 +172,21 @@ class OverlapIndex:
         frequency = np.bincount(in_document // max(1, num_documents))
         return np.log((num_documents + 1) / frequency)[token_at]
 
-    @staticmethod
-    def _rolled(hashes: _Hashes, n: int) -> _Hashes:
-        """A hash of each n-gram: a polynomial in 64-bit arithmetic."""
-        total = np.zeros(max(0, len(hashes) - n + 1), dtype=np.uint64)
-        for offset in range(n):
-            total = total * _FACTOR + hashes[offset : offset + len(total)]
-        return total
-
     def _key(self, tokens: Sequence[str]) -> int:
-        return int(self._rolled(self._hashes(tokens), len(tokens))[0]) if tokens else 0
+        return int(rolled(self._hash(tokens), len(tokens))[0]) if tokens else 0
 
-    def _grams(self, hashes: _Hashes, n: int) -> tuple[_Hashes, NDArray[np.int64]]:
+    def _grams(self, hashes: Hashes, n: int) -> tuple[Hashes, NDArray[np.int64]]:
         """Hashes of all n-grams within documents in ascending order, and where each stands."""
-        rolled = self._rolled(hashes, n)
-        positions = np.arange(len(rolled))
+        hashed = rolled(hashes, n)
+        positions = np.arange(len(hashed))
         documents = self._document_at[positions]
         positions = positions[documents == self._document_at[positions + n - 1]]
-        rolled = rolled[positions]
-        order = np.argsort(rolled, kind="stable")
-        return rolled[order], positions[order]
+        hashed = hashed[positions]
+        order = np.argsort(hashed, kind="stable")
+        return hashed[order], positions[order]
 
     def _rare(
-        self, grams: tuple[_Hashes, NDArray[np.int64]], groups: NDArray[np.int64]
+        self, grams: tuple[Hashes, NDArray[np.int64]], groups: NDArray[np.int64]
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Of each n-gram whether it is no boilerplate, and how many documents of a group have it at
         most."""
@@ -230,7 +210,7 @@ class OverlapIndex:
 
     @staticmethod
     def _look_up(
-        rolled: _Hashes, grams: tuple[_Hashes, NDArray[np.int64]]
+        rolled: Hashes, grams: tuple[Hashes, NDArray[np.int64]]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Of all pairs of equal n-grams the position in the text and the index into `grams`."""
         low = np.searchsorted(grams[0], rolled, side="left")
@@ -239,18 +219,18 @@ class OverlapIndex:
         within = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
         return at, np.repeat(low, counts) + within
 
-    def _contained_short(self, hashes: _Hashes) -> set[int]:
+    def _contained_short(self, hashes: Hashes) -> set[int]:
         """Documents of fewer tokens than the shortest run, which stand in the text."""
         found: set[int] = set()
         for length, documents in self._short.items():
-            for key in set(self._rolled(hashes, length).tolist()) & documents.keys():
+            for key in set(rolled(hashes, length).tolist()) & documents.keys():
                 found.update(documents[key])
         return found
 
-    def _covered(self, hashes: _Hashes) -> dict[int, tuple[int, int, float]]:
+    def _covered(self, hashes: Hashes) -> dict[int, tuple[int, int, float]]:
         """By document how many of its tokens lie in a run of five or more shared ones, how many of
         these are words, and their share of the document's weight."""
-        _, entries = self._look_up(np.unique(self._rolled(hashes, _COVER)), self._cover)
+        _, entries = self._look_up(np.unique(rolled(hashes, _COVER)), self._cover)
         starts = self._cover[1][entries]
         covered = np.unique((starts[:, None] + np.arange(_COVER)).ravel())
         documents, first, counts = np.unique(
@@ -263,10 +243,10 @@ class OverlapIndex:
         found = zip(counts.tolist(), num_words.tolist(), shares.tolist(), strict=True)
         return dict(zip(documents.tolist(), found, strict=True))
 
-    def _longest_runs(self, hashes: _Hashes) -> tuple[dict[int, tuple[int, int]], set[int]]:
+    def _longest_runs(self, hashes: Hashes) -> tuple[dict[int, tuple[int, int]], set[int]]:
         """By document the longest run that is more than boilerplate, as its length and where in the
         document it begins; and the documents that are one run from end to end."""
-        at, entries = self._look_up(self._rolled(hashes, SHORT), self._runs)
+        at, entries = self._look_up(rolled(hashes, SHORT), self._runs)
         if not len(at):
             return {}, set()
         positions, rare = self._runs[1][entries], self._is_rare[entries]

@@ -20,12 +20,13 @@ from grlo.errors import DataError
 from grlo.parallel import map_batches
 from grlo.progress import progress_bar
 from grlo.prompts.audit import LEVELS, Auditor, audited_text
+from grlo.prompts.cleaning import clean
 from grlo.prompts.composition import Composition, classify
 from grlo.prompts.describing import Description, asked, describe
 from grlo.prompts.duplicates import NearDuplicates
 from grlo.prompts.embeddings import DocumentEmbeddings, SentenceEncoder
 from grlo.prompts.examples import Example, Row, output_row, parse_example, read_any
-from grlo.prompts.filters import Filters, clean
+from grlo.prompts.filters import Filters
 from grlo.prompts.manifests import MANIFEST
 from grlo.prompts.recipe import BuildRecipe, SourceSettings
 from grlo.prompts.rows import file_sha256, prompt_id
