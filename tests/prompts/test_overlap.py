@@ -161,9 +161,21 @@ def test_what_three_problems_of_a_benchmark_share_is_boilerplate_unless_it_is_al
 def test_background_is_the_share_of_problems_that_share_an_eight_gram_with_another():
     shared = "alpha beta gamma delta epsilon zeta eta theta"
     texts = [f"{shared} one", f"{shared} two", OTHER, PROBLEM]
-    assert index_of(*texts).background([0, 0, 0, 0]) == {0: (0.5, 0.5)}
+    assert index_of(*texts).background() == {0: (0.5, 0.5)}
     thrice = [*texts, f"{shared} three"]
-    assert index_of(*thrice).background([0] * 5) == {0: (0.6, 0.0)}
+    assert index_of(*thrice).background() == {0: (0.6, 0.0)}
+    both = index_of(*thrice, groups=[0, 1, 0, 0, 0]).background()
+    assert both == {0: (0.5, 0.5), 1: (0.0, 0.0)}
+
+
+def test_a_solution_does_not_make_boilerplate_of_what_its_question_says():
+    shared = "alpha beta gamma delta epsilon zeta eta theta"
+    tokens = [words(f"{shared} {tail}") for tail in ("one", "two", "three")]
+    index = OverlapIndex(tokens, [0, 0, 0], problems=[0, 0, 1])
+    assert index.background() == {0: (1.0, 1.0)}
+    assert index.matches(words(f"so {shared} four"))[0].longest_run == 8
+    alone = OverlapIndex(tokens[:2], [0, 0], problems=[0, 0])
+    assert alone.background() == {0: (0.0, 0.0)}
 
 
 def test_an_index_without_words_finds_nothing():

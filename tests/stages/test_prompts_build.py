@@ -14,7 +14,9 @@ from grlo.cli import app
 from grlo.errors import DataError, RecipeError
 from grlo.prompts.manifests import data_records
 from grlo.prompts.preferences import read_preferences
+from grlo.prompts.recipe import BuildRecipe
 from grlo.prompts.sources import read_prompts
+from grlo.recipe import load_settings
 from grlo.stages import prompts_build
 from grlo.stages.prompts_build import STEPS, build
 
@@ -371,3 +373,11 @@ def test_describe_counts_duplicates_turns_and_languages(tmp_path):
     assert table["near_groups"] == [[2, 6], [3, 7]]
     assert table["turns"] == {"1": 8, "2": 1}
     assert table["languages"]["en"] == 9
+
+
+def test_the_recipe_that_comes_with_the_package_is_one():
+    path = Path(__file__).parents[2] / "recipes" / "prompts-grlo-mix.toml"
+    recipe = load_settings(BuildRecipe, path)
+    assert recipe.size == 5000
+    assert recipe.composition == BuildRecipe(recipe.sources).composition
+    assert recipe.overlap.against == ("full",)

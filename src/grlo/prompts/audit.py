@@ -123,8 +123,10 @@ class Auditor:
         self.num_tokens = tuple(map(len, tokens))
         self.benchmarks = tuple(dict.fromkeys(document.benchmark for document in documents))
         number = {name: index for index, name in enumerate(self.benchmarks)}
-        self._groups = [number[document.benchmark] for document in documents]
-        self._index = OverlapIndex(tokens, self._groups)
+        groups = [number[document.benchmark] for document in documents]
+        items: dict[tuple[str, str], int] = {}
+        problems = [items.setdefault((own.benchmark, own.item), len(items)) for own in documents]
+        self._index = OverlapIndex(tokens, groups, problems=problems)
         self._lexical = LexicalIndex(tokens) if encoder is None else None
         self._quantities = QuantityIndex(tokens)
         self.encoder = encoder
@@ -135,9 +137,9 @@ class Auditor:
         return "lexical" if self.encoder is None else "embedding"
 
     def background(self) -> dict[str, tuple[float, float]]:
-        """By benchmark the share of its texts that share an 8-gram with another one of it: all
+        """By benchmark the share of its problems that share an 8-gram with another one of it: all
         8-grams, and only those that are no boilerplate."""
-        shares = self._index.background(self._groups)
+        shares = self._index.background()
         return {self.benchmarks[group]: pair for group, pair in shares.items()}
 
     def findings(self, texts: Sequence[AuditedText]) -> list[Finding]:

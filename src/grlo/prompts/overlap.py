@@ -74,9 +74,19 @@ class OverlapIndex:
     Args:
         tokens: Of each document.
         groups: Benchmark of each document, as a number.
+        problems: Problem of each document, as a number: a question and its solutions have the same.
+            None takes every document for a problem.
     """
 
-    def __init__(self, tokens: Sequence[Sequence[str]], groups: Sequence[int]) -> None:
+    def __init__(
+        self,
+        tokens: Sequence[Sequence[str]],
+        groups: Sequence[int],
+        *,
+        problems: Sequence[int] | None = None,
+    ) -> None:
+        self._groups = np.asarray(groups)
+        self._problems = np.arange(len(tokens)) if problems is None else np.asarray(problems)
         self._hash = TokenHasher()
         self._tokens = [tuple(own) for own in tokens]
         self._lengths = np.array([len(own) for own in tokens], dtype=np.int64)
@@ -90,7 +100,7 @@ class OverlapIndex:
         self._total_weights = np.bincount(self._document_at, self._weights, len(tokens))
         self._cover = self._grams(hashes, _COVER)
         self._runs = self._grams(hashes, SHORT)
-        self._is_rare, self._num_sharing = self._rare(self._runs, np.asarray(groups))
+        self._is_rare, self._num_sharing = self._rare(self._runs)
         self._whole: dict[int, list[int]] = {}
         self._short: dict[int, dict[int, list[int]]] = {}
         for index, own in enumerate(self._tokens):
@@ -141,25 +151,22 @@ class OverlapIndex:
         start, end = match.run_start, match.run_start + match.longest_run
         return " ".join(self._tokens[match.document][start:end])
 
-    def background(self, groups: Sequence[int]) -> dict[int, tuple[float, float]]:
-        """By group the share of its documents that share an 8-gram with another one of it.
+    def background(self) -> dict[int, tuple[float, float]]:
+        """By group the share of its problems that share an 8-gram with another one of it.
 
         That is what texts of the genre share by chance: with boilerplate, and without it.
-
-        Args:
-            groups: As given to the constructor.
         """
-        _, positions = self._runs
-        documents = self._document_at[positions]
+        documents = self._document_at[self._runs[1]]
+        problems, groups = self._problems[documents], self._groups[documents]
         shares = {}
-        for group in sorted(set(groups)):
-            members = np.flatnonzero(np.asarray(groups) == group)
-            in_group = np.isin(documents, members)
+        for group in np.unique(self._groups).tolist():
+            total = len(np.unique(self._problems[self._groups == group]))
+            shared = (groups == group) & (self._num_sharing > 1)
             both = [
-                len(np.unique(documents[in_group & (self._num_sharing > 1) & rare]))
-                for rare in (np.ones_like(self._is_rare), self._is_rare)
+                len(np.unique(problems[shared & kept])) / total
+                for kept in (np.ones_like(self._is_rare), self._is_rare)
             ]
-            shares[group] = (both[0] / len(members), both[1] / len(members))
+            shares[group] = (both[0], both[1])
         return shares
 
     # Tokens and n-grams as hashes -----------------------------------------------------------------
@@ -186,25 +193,28 @@ class OverlapIndex:
         return hashed[order], positions[order]
 
     def _rare(
-        self, grams: tuple[Hashes, NDArray[np.int64]], groups: NDArray[np.int64]
+        self, grams: tuple[Hashes, NDArray[np.int64]]
     ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Of each n-gram whether it is no boilerplate, and how many documents of a group have it at
-        most."""
+        """Of each n-gram whether it is no boilerplate of any group, and how many problems of its
+        own group have it."""
         hashes, positions = grams
         documents = self._document_at[positions]
         if not len(hashes):
             return np.zeros(0, dtype=np.bool_), np.zeros(0, dtype=np.int64)
-        order = np.lexsort((documents, groups[documents], hashes))
-        gram, group, document = (x[order] for x in (hashes, groups[documents], documents))
+        groups, problems = self._groups[documents], self._problems[documents]
+        order = np.lexsort((problems, groups, hashes))
+        gram, group, problem = (x[order] for x in (hashes, groups, problems))
         is_new_gram = np.append(True, gram[1:] != gram[:-1])
         is_new_group = is_new_gram | np.append(True, group[1:] != group[:-1])
-        is_new_document = is_new_group | np.append(True, document[1:] != document[:-1])
-        in_group = np.add.reduceat(is_new_document, np.flatnonzero(is_new_group), dtype=np.int64)
+        is_new_problem = is_new_group | np.append(True, problem[1:] != problem[:-1])
+        in_group = np.add.reduceat(is_new_problem, np.flatnonzero(is_new_group), dtype=np.int64)
         first_group = np.flatnonzero(is_new_gram[is_new_group])
         most = np.maximum.reduceat(in_group, first_group)
+        is_rare = np.empty(len(hashes), dtype=np.bool_)
+        is_rare[order] = most[np.cumsum(is_new_gram) - 1] < BOILERPLATE
         num_sharing = np.empty(len(hashes), dtype=np.int64)
-        num_sharing[order] = most[np.cumsum(is_new_gram) - 1]
-        return num_sharing < BOILERPLATE, num_sharing
+        num_sharing[order] = in_group[np.cumsum(is_new_group) - 1]
+        return is_rare, num_sharing
 
     # Kinds of agreement ---------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ def audit_page(result: Audit, summary: Mapping[str, Any]) -> str:
         ),
         heading("Background"),
         paragraph(
-            "Share of each benchmark's own texts that share an 8-gram with another of its texts. "
+            "Share of each benchmark's own problems that share an 8-gram with another of them. "
             "What three or more problems share is boilerplate, and a run of words counts as a hit "
             "only if it holds more."
         ),
