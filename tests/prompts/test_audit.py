@@ -17,6 +17,7 @@ PROBLEMS = [
 SOLUTION = (
     "First we count the boxes, of which there are eight, then we take away the two in the river."
 )
+WORD = ("the fox sings", "the owl swims", "a cat paints")
 CLEAN = "Give a detailed overview of how lighthouses were financed in northern Europe."
 
 
@@ -79,6 +80,23 @@ def test_numbers_of_programs_are_not_compared():
     rare = [Document("math", str(n), f"What is {n} times {n + 1}?") for n in range(60, 90)]
     (finding,) = Auditor([*documents, *rare]).findings([AuditedText(text)])
     assert [hit.document for hit in finding.hits if hit.level == "numbers"] == [1]
+
+
+def test_copies_in_several_benchmarks_do_not_make_boilerplate_of_a_problem():
+    copies = [
+        Document(name, "7", f"{PROBLEMS[1]} {more}")
+        for name, more in (("one", ""), ("two", "Test it."), ("three", "assert f(x) == y"))
+    ]
+    text = " ".join(PROBLEMS[1].split()[:14])
+    (finding,) = Auditor(copies).findings([AuditedText(f"Please: {text}, that is all.")])
+    assert {hit.document for hit in finding.hits if hit.level == "ngram13"} == {0, 1, 2}
+
+
+def test_alike_problems_of_one_benchmark_are_several():
+    head = "There are six houses in a row and each of them has its own animal, drink and colour."
+    alike = [Document("one", str(n), f"{head} Clue {n}: {WORD[n]}.") for n in range(3)]
+    (finding,) = Auditor(alike).findings([AuditedText(f"{head} Who drinks tea?")])
+    assert {hit.level for hit in finding.hits} & {"ngram8", "ngram13"} == set()
 
 
 def test_eight_words_in_a_row_are_for_review():

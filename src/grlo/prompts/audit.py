@@ -24,6 +24,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
+from grlo.prompts.composition import has_code
+from grlo.prompts.duplicates import near_duplicate_groups
 from grlo.prompts.examples import Example
 from grlo.prompts.lexical import LexicalIndex
 from grlo.prompts.overlap import LONG, SHORT, Document, Match, OverlapIndex
@@ -57,6 +59,9 @@ _COVERED = 0.5
 _SOME_COVERED = 0.25
 _JACCARD: tuple[float, float] = (0.3, 0.5)
 _FEW, _SEVERAL = 4, 8
+_COPY = 0.4
+"""Jaccard similarity of 3-grams from which on problems of two benchmarks are copies: MBPP+ adds a
+test to MBPP's question."""
 _PROBLEM_DOMAINS = ("math", "code", "science", "logic", "multiple_choice")
 COMMON_ROWS = 5
 """A run of words that so many rows share with problems is a phrase of the rows, not a leak."""
@@ -124,9 +129,8 @@ class Auditor:
         self.benchmarks = tuple(dict.fromkeys(document.benchmark for document in documents))
         number = {name: index for index, name in enumerate(self.benchmarks)}
         groups = [number[document.benchmark] for document in documents]
-        items: dict[tuple[str, str], int] = {}
-        problems = [items.setdefault((own.benchmark, own.item), len(items)) for own in documents]
-        self._index = OverlapIndex(tokens, groups, problems=problems)
+        self._index = OverlapIndex(tokens, groups, problems=_problems(documents, tokens))
+        self._is_code = [own.domain == "code" or has_code(own.text) for own in documents]
         self._lexical = LexicalIndex(tokens) if encoder is None else None
         self._quantities = QuantityIndex(tokens)
         self.encoder = encoder
@@ -212,13 +216,30 @@ class Auditor:
         candidates = [
             document
             for document, cosine in cosines.items()
-            if cosine >= least and self.documents[document].domain != "code"
+            if cosine >= least and not self._is_code[document]
         ]
         review, drop = _NUMBERS
         for document, value in self._quantities.agreement(tokens, candidates).items():
             if value >= review:
                 decides = value >= drop and cosines[document] >= sure
                 yield Hit(document, "numbers", round(value, 4), "drop" if decides else "review")
+
+
+def _problems(documents: Sequence[Document], tokens: Sequence[Sequence[str]]) -> list[int]:
+    """The problem of each document, as a number: that of its item, and of the item's copies in
+    other benchmarks."""
+    items: dict[tuple[str, str], int] = {}
+    for own in documents:
+        items.setdefault((own.benchmark, own.item), len(items))
+    questions = [index for index, own in enumerate(documents) if own.part == "question"]
+    groups = near_duplicate_groups((tokens[index] for index in questions), threshold=_COPY)
+    for group in groups:
+        members = [documents[questions[index]] for index in group]
+        number = items[members[0].benchmark, members[0].item]
+        # One of each benchmark: puzzles of one benchmark that are alike are several problems.
+        for own in {own.benchmark: own for own in reversed(members)}.values():
+            items[own.benchmark, own.item] = number
+    return [items[own.benchmark, own.item] for own in documents]
 
 
 def _strongest(hits: Iterable[Hit]) -> list[Hit]:

@@ -88,8 +88,8 @@ def classify(messages: Sequence[Message]) -> Composition:
         if found:
             sums[cue.task] += cue.weight
             spoke.append(f"{cue.task}: {cue.name}")
-    has_code = _has_code(shown)
-    if has_code:
+    brings_code = has_code(shown)
+    if brings_code:
         sums["code"] += 2.0
         spoke.append("code: lines of code")
     ranked = sorted(TASKS, key=lambda task: (-sums[task], TASKS.index(task)))
@@ -106,7 +106,7 @@ def classify(messages: Sequence[Message]) -> Composition:
         category=_category(task, begin, len(demands)),
         reasoning=_reasons(task, shown, is_mathematics=mathematics),
         mathematics=mathematics,
-        code=task == "code" or has_code,
+        code=task == "code" or brings_code,
         constraints=bool(demands),
         num_turns=len(asked),
         num_words=sum(len(_WORD.findall(turn[:200_000])) for turn in asked),
@@ -114,7 +114,8 @@ def classify(messages: Sequence[Message]) -> Composition:
     )
 
 
-def _has_code(text: str) -> bool:
+def has_code(text: str) -> bool:
+    """Whether a text has a fenced block or several lines that look like code."""
     lines = text.split("\n")[:200]
     return bool(FENCE.search(text)) or sum(bool(CODE_LINE.search(x[:300])) for x in lines) >= 3
 

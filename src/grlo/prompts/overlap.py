@@ -1,8 +1,8 @@
 """Whether a text holds a benchmark's problem: equal, contained, in shared n-grams, nearly equal.
 
-N-grams are of word tokens (`grlo.prompts.text`). An n-gram of 8 that several problems of one
-benchmark share is its boilerplate ("find the number of ordered pairs of"): a run of shared words
-has to hold one that is not. N-grams of 13 are those of Brown et al. 2020 (arXiv:2005.14165,
+N-grams are of word tokens (`grlo.prompts.text`). An n-gram of 8 that several problems share is
+boilerplate ("find the number of ordered pairs of"): a run of shared words has to hold one that is
+not. N-grams of 13 are those of Brown et al. 2020 (arXiv:2005.14165,
 appendix C), n-grams of 8 those of Chowdhery et al. 2022 (arXiv:2204.02311, section 8).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ SHORT, LONG = 8, 13
 _COVER = 5
 _SHINGLE = 3
 BOILERPLATE = 3
-"""An n-gram in so many problems of one benchmark is boilerplate."""
+"""An n-gram in so many problems, of whatever benchmarks, is boilerplate."""
 MAX_TOKENS = 200_000
 """Tokens of a text that are looked at."""
 
@@ -74,8 +75,8 @@ class OverlapIndex:
     Args:
         tokens: Of each document.
         groups: Benchmark of each document, as a number.
-        problems: Problem of each document, as a number: a question and its solutions have the same.
-            None takes every document for a problem.
+        problems: Problem of each document, as a number: a question, its solutions and its copies in
+            other benchmarks have the same. None takes every document for a problem.
     """
 
     def __init__(
@@ -100,7 +101,9 @@ class OverlapIndex:
         self._total_weights = np.bincount(self._document_at, self._weights, len(tokens))
         self._cover = self._grams(hashes, _COVER)
         self._runs = self._grams(hashes, SHORT)
-        self._is_rare, self._num_sharing = self._rare(self._runs)
+        at = self._document_at[self._runs[1]]
+        self._is_rare = _num_labels((self._runs[0],), self._problems[at]) < BOILERPLATE
+        self._num_sharing = _num_labels((self._runs[0], self._groups[at]), self._problems[at])
         self._whole: dict[int, list[int]] = {}
         self._short: dict[int, dict[int, list[int]]] = {}
         for index, own in enumerate(self._tokens):
@@ -192,30 +195,6 @@ class OverlapIndex:
         order = np.argsort(hashed, kind="stable")
         return hashed[order], positions[order]
 
-    def _rare(
-        self, grams: tuple[Hashes, NDArray[np.int64]]
-    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Of each n-gram whether it is no boilerplate of any group, and how many problems of its
-        own group have it."""
-        hashes, positions = grams
-        documents = self._document_at[positions]
-        if not len(hashes):
-            return np.zeros(0, dtype=np.bool_), np.zeros(0, dtype=np.int64)
-        groups, problems = self._groups[documents], self._problems[documents]
-        order = np.lexsort((problems, groups, hashes))
-        gram, group, problem = (x[order] for x in (hashes, groups, problems))
-        is_new_gram = np.append(True, gram[1:] != gram[:-1])
-        is_new_group = is_new_gram | np.append(True, group[1:] != group[:-1])
-        is_new_problem = is_new_group | np.append(True, problem[1:] != problem[:-1])
-        in_group = np.add.reduceat(is_new_problem, np.flatnonzero(is_new_group), dtype=np.int64)
-        first_group = np.flatnonzero(is_new_gram[is_new_group])
-        most = np.maximum.reduceat(in_group, first_group)
-        is_rare = np.empty(len(hashes), dtype=np.bool_)
-        is_rare[order] = most[np.cumsum(is_new_gram) - 1] < BOILERPLATE
-        num_sharing = np.empty(len(hashes), dtype=np.int64)
-        num_sharing[order] = in_group[np.cumsum(is_new_group) - 1]
-        return is_rare, num_sharing
-
     # Kinds of agreement ---------------------------------------------------------------------------
 
     @staticmethod
@@ -283,6 +262,23 @@ class OverlapIndex:
     def _jaccard(self, document: int, tokens: Sequence[str]) -> float:
         own, other = _shingles(self._tokens[document]), _shingles(tokens)
         return len(own & other) / len(own | other)
+
+
+def _num_labels(keys: tuple[NDArray[Any], ...], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of each entry how many different labels there are among the entries with its keys."""
+    if not len(labels):
+        return np.zeros(0, dtype=np.int64)
+    order = np.lexsort((labels, *reversed(keys)))
+    is_new_key = np.zeros(len(order), dtype=np.bool_)
+    is_new_key[0] = True
+    for key in keys:
+        is_new_key[1:] |= key[order][1:] != key[order][:-1]
+    is_new_label = is_new_key.copy()
+    is_new_label[1:] |= labels[order][1:] != labels[order][:-1]
+    counts = np.add.reduceat(is_new_label, np.flatnonzero(is_new_key), dtype=np.int64)
+    of_entry = np.empty(len(order), dtype=np.int64)
+    of_entry[order] = counts[np.cumsum(is_new_key) - 1]
+    return of_entry
 
 
 def _shingles(tokens: Sequence[str]) -> set[tuple[str, ...]]:

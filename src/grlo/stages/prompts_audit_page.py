@@ -30,7 +30,7 @@ _MEANING: Mapping[str, tuple[str, str, str]] = {
     "exact": ("same words as the problem", "drop", "shorter than 4 words: review"),
     "contained": ("holds the whole problem", "drop", "4 to 7 words: review"),
     "ngram13": (
-        "a run of 13 words or more that is not the benchmark's boilerplate",
+        "a run of 13 words or more that is not boilerplate",
         "a quarter of the problem is shared: drop",
         "else review",
     ),
@@ -78,8 +78,8 @@ def audit_page(result: Audit, summary: Mapping[str, Any]) -> str:
         heading("Background"),
         paragraph(
             "Share of each benchmark's own problems that share an 8-gram with another of them. "
-            "What three or more problems share is boilerplate, and a run of words counts as a hit "
-            "only if it holds more."
+            "What three or more problems of any benchmarks share is boilerplate, and a run of "
+            "words counts as a hit only if it holds more."
         ),
         _background(summary),
         heading("Hits to read"),
