@@ -11,7 +11,7 @@ from grlo.types import Message
 
 LABELS = Path(__file__).with_name("labels.jsonl")
 """Labels of 200 real prompts, by file and row, without their texts. They were given by reading,
-before the rules were measured on them; the rules were made on other rows of the same files."""
+before the rules existed; the rules were made on other rows of the same files (docs/results.md)."""
 
 
 def found(*turns: str):

@@ -257,8 +257,8 @@ def without_common_phrases(
 ) -> tuple[list[Finding], dict[str, int]]:
     """Findings without short runs that many rows have, such as the head of every HTML page.
 
-    Only hits on the level `ngram8`, and on `ngram13` for review, are taken away, and only where the
-    same eight words begin the run in at least `COMMON_ROWS` rows.
+    Only hits on the levels `ngram8` and `ngram13` are taken away, and only where the same eight
+    words begin the run in at least `COMMON_ROWS` rows and no other level speaks for the problem.
 
     Returns:
         The findings, and those words with the number of rows.
@@ -281,7 +281,7 @@ def without_common_phrases(
 
 
 def _is_weak(hit: Hit) -> bool:
-    return hit.level in ("ngram8", "ngram13") and hit.verdict == "review"
+    return hit.level in ("ngram8", "ngram13")
 
 
 def _phrase(hit: Hit) -> str:

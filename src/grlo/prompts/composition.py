@@ -64,7 +64,7 @@ class Composition:
     num_turns: int
     """Of the user."""
     num_words: int
-    """Of the user's turns."""
+    """Of the user's turns, of each its first 200,000 characters."""
     cues: tuple[str, ...]
     """The rules that spoke, as `task: name`; without any the task is a guess."""
 
