@@ -10,8 +10,8 @@ from grlo.prompts.sources import read_prompts
 from grlo.types import Message
 
 LABELS = Path(__file__).with_name("labels.jsonl")
-"""Labels of 200 real prompts, by file and row, without their texts. They were given by reading,
-before the rules existed; the rules were made on other rows of the same files (docs/results.md)."""
+"""Labels of 260 real prompts, by file and row, without their texts, given by reading: 200 before the
+rules existed, 60 after they were finished. The rules were made on other rows of the same files."""
 
 
 def found(*turns: str):
@@ -143,9 +143,9 @@ def kappa(one: list, other: list) -> tuple[float, float]:
     return agreed, (agreed - chance) / (1 - chance)
 
 
-def test_rules_agree_with_a_reader_on_200_prompts_as_far_as_is_claimed(data_dir):
+def test_rules_agree_with_a_reader_on_260_prompts_as_far_as_is_claimed(data_dir):
     labels = [json.loads(line) for line in LABELS.read_text().splitlines()]
-    assert len(labels) == 200
+    assert len(labels) == 260
     files = {label["file"]: None for label in labels}
     for name in files:
         (path,) = [p for p in data_dir.iterdir() if p.name.startswith(f"{name}.")]
@@ -164,14 +164,22 @@ def test_rules_agree_with_a_reader_on_200_prompts_as_far_as_is_claimed(data_dir)
         ]
         return kappa([a for a, _ in pairs], [b for _, b in pairs])
 
-    # Accuracy and kappa as stated in docs/results.md, less two points.
-    assert agreement("task") >= (0.79, 0.73)
-    assert agreement("task", sure=True) >= (0.85, 0.81)
-    assert agreement("category") >= (0.82, 0.71)
-    assert agreement("code") >= (0.90, 0.66)
-    assert agreement("mathematics") >= (0.92, 0.59)
-    assert agreement("reasoning") >= (0.91, 0.66)
-    assert agreement("constraints") >= (0.90, 0.71)
+    # As stated in docs/results.md, less two points.
+    claims = {
+        "task": (0.76, 0.70),
+        "category": (0.78, 0.66),
+        "code": (0.90, 0.67),
+        "mathematics": (0.92, 0.52),
+        "reasoning": (0.90, 0.60),
+        "constraints": (0.91, 0.73),
+    }
+    for field, (accuracy, chance_corrected) in claims.items():
+        found = agreement(field)
+        assert found[0] > accuracy, field
+        assert found[1] > chance_corrected, field
+    accuracy, chance_corrected = agreement("task", sure=True)
+    assert accuracy > 0.85
+    assert chance_corrected > 0.81
     # Confidence means something: sure answers are right, guesses are guesses.
     right = {True: [0, 0], False: [0, 0]}
     for label, composition in zip(labels, compositions, strict=True):
