@@ -10,8 +10,8 @@ from grlo.prompts.sources import read_prompts
 from grlo.types import Message
 
 LABELS = Path(__file__).with_name("labels.jsonl")
-"""Labels of 260 real prompts, by file and row, without their texts, given by reading: 200 before the
-rules existed, 60 after they were finished. The rules were made on other rows of the same files."""
+"""Labels of 260 real prompts, by file and row, without their texts, given by reading: 200 before
+the rules existed, 60 after they were finished. The rules were made on other rows."""
 
 
 def found(*turns: str):
