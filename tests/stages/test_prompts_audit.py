@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from grlo.benchmarks.spec import DataPlaces
 from grlo.cli import app
 from grlo.errors import DataError, RecipeError
-from grlo.stages import prompts_audit
+from grlo.stages import auditing, prompts_audit
 from grlo.stages.audited import load_against, problem_text
 
 PROBLEM = (
@@ -143,7 +143,7 @@ def test_several_processes_find_what_one_finds(problems, tmp_path, monkeypatch):
     rows[699] = {"prompt": OTHER}
     file = write(tmp_path / "many.jsonl", rows)
     audit(file, problems, out=tmp_path / "one")
-    monkeypatch.setattr(prompts_audit, "PARALLEL_FROM", 1)
+    monkeypatch.setattr(auditing, "PARALLEL_FROM", 1)
     audit(file, problems, out=tmp_path / "two")
     for name in ("hits.jsonl", "audit.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from grlo.prompts.audit import COMMON_ROWS, LEVELS
 from grlo.reporting.figures import row_chart
@@ -20,9 +20,7 @@ from grlo.reporting.html import (
 )
 from grlo.reporting.tables import percent
 from grlo.reporting.text import visible
-
-if TYPE_CHECKING:
-    from grlo.stages.prompts_audit import Audit, AuditedRow
+from grlo.stages.auditing import Audit, AuditedRow
 
 _SHOWN = 100
 _CHARACTERS = 2500

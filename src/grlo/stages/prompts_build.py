@@ -37,7 +37,7 @@ from grlo.recipe import load_settings
 from grlo.rundir import PARTIAL, write_atomic
 from grlo.schema import dump
 from grlo.stages.audited import Against, load_against
-from grlo.stages.prompts_audit import PARALLEL_FROM, AuditBatch, num_rows
+from grlo.stages.auditing import PARALLEL_FROM, AuditBatch, num_rows
 from grlo.stages.prompts_card import card_html, card_markdown
 from grlo.stages.prompts_describe import print_description
 
