@@ -192,11 +192,12 @@ def test_texts_of_problems_are_bare():
 
 
 def test_real_problems_are_bare_of_our_instructions(data_dir):
-    names = ["math500", "humaneval", "mbpp", "zebralogic", "mmlu_redux", "ifeval", "mt_bench"]
+    names = ["math500", "humaneval", "mbpp", "zebralogic", "mmlu_redux", "scibench", "mt_bench"]
     against = load_against(names, DataPlaces(folder=data_dir))
     assert {benchmark.name for benchmark in against.benchmarks} == set(names)
     for document in against.documents:
         assert "fenced code block" not in document.text
+        assert "The answer is in units of" not in document.text
         assert document.text.strip()
     number = {b.name: b.num_problems for b in against.benchmarks}
     questions = [document for document in against.documents if document.part == "question"]

@@ -1,5 +1,6 @@
 import base64
 import gzip
+import hashlib
 import json
 import os
 import random
@@ -127,6 +128,39 @@ def test_rows_pass_through_all_steps_and_the_account_adds_up(two_sources, tmp_pa
     assert len(dropped) + len(read(result)) == 50
     for source in manifest["sources"]:
         assert source["rows"] == source["kept"] + sum(source["dropped"].values())
+
+
+def test_sources_are_named_with_the_hashes_of_their_files_and_rows(two_sources, tmp_path):
+    two_sources.write_text(two_sources.read_text().replace("weight = 2.0", "limit = 3"))
+    build(two_sources, out=tmp_path / "out")
+    first, second = json.loads((tmp_path / "out" / "manifest.json").read_text())["sources"]
+    data = (tmp_path / "first.jsonl").read_bytes()
+    assert first["sha256"] == first["rows_sha256"] == hashlib.sha256(data).hexdigest()
+    packed = (tmp_path / "second.jsonl.gz").read_bytes()
+    assert second["sha256"] == hashlib.sha256(packed).hexdigest()
+    lines = gzip.decompress(packed).splitlines(keepends=True)[:3]
+    assert second["rows_sha256"] == hashlib.sha256(b"".join(lines)).hexdigest()
+    assert second["rows"] == 3
+
+
+def test_conversations_of_several_turns_stay_whole_up_to_the_last_question(tmp_path):
+    turns = [
+        {"role": "user", "content": question(1)},
+        {"role": "assistant", "content": "Little is known about that region."},
+        {"role": "user", "content": "And which of these do people like most, and why?"},
+        {"role": "assistant", "content": "The lamp."},
+    ]
+    long = [
+        {"role": role, "content": question(n)} for n in range(9) for role in ("user", "assistant")
+    ]
+    rows = [{"conversation": turns}, {"conversation": long}, {"prompt": question(30)}]
+    write(tmp_path / "rows.jsonl", rows)
+    result = build(recipe(tmp_path, '[[sources]]\nfile = "rows.jsonl"'), out=tmp_path / "out")
+    kept = {row["extra_info"]["source_row"]: row for row in read(result)}
+    assert [turn["role"] for turn in kept[0]["prompt"]] == ["user", "assistant", "user"]
+    assert kept[0]["extra_info"]["turns"] == 2
+    (dropped,) = read(tmp_path / "out" / "dropped.jsonl")
+    assert (dropped["row"], dropped["step"]) == (1, "turns")
 
 
 def test_training_reads_the_result_with_styles_and_categories(two_sources, tmp_path):

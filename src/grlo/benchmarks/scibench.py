@@ -29,7 +29,8 @@ def scibench_row(row: object, *, source: str) -> Prompt:
     if isinstance(row, Mapping) and isinstance(row.get("question"), str):
         unit = str(row.get("unit") or "").strip()
         if unit:
-            row = {**row, "question": f"{row['question']} The answer is in units of {unit}."}
+            asked = f"{row['question']} The answer is in units of {unit}."
+            row = {**row, "question": asked, "bare_question": row["question"]}
     return parse_problem(row, source=source)
 
 

@@ -20,6 +20,8 @@ from grlo.prompts.rows import file_sha256, plain
 from grlo.types import Prompt
 
 _SOLUTIONS = ("solution", "canonical_solution", "code", "raw_answer", "reference_answer", "output")
+_BARE = ("puzzle", "question_content", "bare_question")
+"""Fields with a problem where another field says how we ask it."""
 _SOLUTION_WORDS = 12
 """Shorter solutions are formulas that many problems share."""
 _ENDINGS = (".jsonl", ".jsonl.gz", ".parquet")
@@ -153,7 +155,7 @@ def problem_text(row: Mapping[str, Any]) -> str:
     form = form_of(row)
     names = {"question": "question", "completion": "prompt", "leetcode": "problem"}
     names |= {"instructions": "prompt", "mbpp": "text" if row.get("text") else "prompt"}
-    bare = [row[name] for name in ("puzzle", "question_content") if isinstance(row.get(name), str)]
+    bare = [row[name] for name in _BARE if isinstance(row.get(name), str)]
     text = bare[0] if bare else row.get(names.get(form or "", ""), "")
     choices = row.get("choices")
     options = [str(choice) for choice in choices] if isinstance(choices, list) else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import tempfile
@@ -10,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -99,6 +99,8 @@ class Build:
     selection: Selection | None = None
     topics: int = 0
     topic_method: str = ""
+    digests: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the rows that were read of each source, one behind the other."""
     kept_of: Counter[str] = field(default_factory=Counter)
     """Rows of the result of each source."""
 
@@ -255,7 +257,9 @@ def _filtered(account: Build, spool: BinaryIO, dropped: _Dropped) -> list[Surviv
     survivors: list[Survivor] = []
     total = sum(num_rows(source.file) for source in recipe.sources)
     done = 0
-    rows = ((number, row) for number, own in enumerate(recipe.sources) for row in _rows(own))
+    rows = (
+        (number, row) for number in range(len(recipe.sources)) for row in _rows(account, number)
+    )
     processes = 0 if total >= PARALLEL_FROM else 1
     with progress_bar("filtering", unit="rows") as progress:
         for (number, row), read in map_batches(
@@ -269,7 +273,7 @@ def _filtered(account: Build, spool: BinaryIO, dropped: _Dropped) -> list[Surviv
                 dropped.add(name, row.index, read.step, read.reason, row.raw)
                 continue
             account.cleaned += read.was_cleaned
-            key = blake2b(" ".join(read.tokens).encode(), digest_size=16).digest()
+            key = hashlib.blake2b(" ".join(read.tokens).encode(), digest_size=16).digest()
             if key in seen:
                 same = _place(account, survivors[seen[key]])
                 dropped.add(name, row.index, "exact_duplicate", f"as {same}", row.raw)
@@ -284,11 +288,16 @@ def _filtered(account: Build, spool: BinaryIO, dropped: _Dropped) -> list[Surviv
     return survivors
 
 
-def _rows(source: SourceSettings) -> Iterator[Row]:
+def _rows(account: Build, number: int) -> Iterator[Row]:
+    """The rows of a source, up to its limit, hashed as they are read."""
+    source = account.recipe.sources[number]
+    digest = hashlib.sha256()
     for row in read_any(source.file or f"hub:{source.hub}"):
         if source.limit and row.index >= source.limit:
-            return
+            break
+        digest.update(row.raw.encode("utf-8", "surrogatepass") + b"\n")
         yield row
+    account.digests[account.names[number]] = digest.hexdigest()
 
 
 def _cleaned(example: Example) -> Example:
@@ -479,6 +488,7 @@ def _manifest(account: Build, result: Path, found: Description) -> dict[str, Any
                 "name": name,
                 "source": _relative(source.file, account.folder) or f"hub:{source.hub}",
                 "sha256": file_sha256(Path(source.file)) if source.file else "",
+                "rows_sha256": account.digests[name],
                 "weight": source.weight,
                 "rows": account.rows[name],
                 "kept": account.kept_of[name],

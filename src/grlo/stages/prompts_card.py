@@ -134,7 +134,7 @@ def _source_rows(manifest: Mapping[str, Any]) -> list[list[str]]:
             f"{own['rows']:,}",
             f"{own['kept']:,}",
             f"{own['weight']:g}",
-            own["sha256"][:16],
+            (own["sha256"] or own["rows_sha256"])[:16],
         ]
         for own in manifest["sources"]
     ]
