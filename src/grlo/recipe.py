@@ -109,6 +109,10 @@ def load_settings(cls: type[Settings], path: Path) -> Settings:
 
 def _require_kind(cls: type[Recipe] | type[SFTRecipe], table: Table) -> None:
     """Refuses a recipe of the other kind by that, not by each of its sections."""
+    if "sources" in table and "policy" not in table:
+        raise RecipeError(
+            "this is a recipe of `grlo prompts build`: it has the key 'sources' and no policy."
+        )
     kinds = {Recipe: ("train", "prompts"), SFTRecipe: ("sft", "data")}
     for kind, (command, section) in kinds.items():
         if kind is not cls and section in table and kinds[cls][1] not in table:

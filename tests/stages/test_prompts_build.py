@@ -17,7 +17,7 @@ from grlo.prompts.manifests import data_records
 from grlo.prompts.preferences import read_preferences
 from grlo.prompts.recipe import BuildRecipe
 from grlo.prompts.sources import read_prompts
-from grlo.recipe import load_settings
+from grlo.recipe import load_recipe, load_settings
 from grlo.stages import prompts_build
 from grlo.stages.prompts_build import STEPS, build
 
@@ -343,6 +343,11 @@ def test_a_wrong_recipe_is_refused_with_the_key(text, message, tmp_path):
         build(recipe(tmp_path, text), out=tmp_path / "out")
 
 
+def test_a_recipe_of_a_prompt_set_is_not_one_of_a_run(two_sources):
+    with pytest.raises(RecipeError, match="grlo prompts build"):
+        load_recipe([two_sources])
+
+
 def test_two_sources_of_one_name_are_refused(tmp_path):
     for folder in ("a", "b"):
         write(tmp_path / folder / "rows.jsonl", [{"prompt": question(1)}])
@@ -410,7 +415,7 @@ def test_describe_counts_duplicates_turns_and_languages(tmp_path):
 
 
 def test_the_recipe_that_comes_with_the_package_is_one():
-    path = Path(__file__).parents[2] / "recipes" / "prompts-grlo-mix.toml"
+    path = Path(__file__).parents[2] / "recipes" / "prompts" / "grlo-mix.toml"
     recipe = load_settings(BuildRecipe, path)
     assert recipe.size == 5000
     assert recipe.composition == BuildRecipe(recipe.sources).composition
