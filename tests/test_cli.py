@@ -248,3 +248,21 @@ def test_train_loads_the_recipe_with_its_overrides(
     assert result.exit_code == 0, result.output
     assert loaded == [([Path("a.toml"), Path("b.toml")], ["seed=1"])]
     assert stage.calls == [((None,), {"run_dir": tmp_path})]
+
+
+def test_a_budget_becomes_a_setting_of_the_recipe() -> None:
+    values = ["device-hours=2", "tokens=1e8", "flops=1e18"]
+    assert cli._budget(values) == [
+        "budget.device_hours=2.0",
+        "budget.trained_tokens=100000000.0",
+        "budget.flops=1e+18",
+    ]
+
+
+@pytest.mark.parametrize(
+    "value", ["hours=2", "tokens", "tokens=", "tokens=-1", "flops=nan", "prompts=inf"]
+)
+def test_a_budget_that_is_none_is_refused(monkeypatch, capsys, value: str) -> None:
+    arguments = ["train", "recipe.toml", "--run", "somewhere", "--budget", value]
+    assert run_main(monkeypatch, *arguments) != 0
+    assert f"--budget {value}" in capsys.readouterr().err

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,6 +27,14 @@ Recipes = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Overrides, such as training.steps=10."),
+]
+Budget = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KIND=AMOUNT",
+        help="Ends the run at device-hours=2, tokens=1e8 (trained), generated-tokens=1e8, "
+        "flops=1e18 or prompts=5000; repeatable.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
@@ -60,11 +70,12 @@ def train(
     recipes: Recipes,
     run: Annotated[Path, typer.Option("--run", help="Run directory; resumed if it holds a run.")],
     overrides: Overrides = None,
+    budget: Budget = None,
 ) -> None:
     """Trains a model by a recipe, or resumes a run."""
     from grlo.recipe import load_recipe
 
-    recipe = load_recipe(recipes, overrides=overrides or ())
+    recipe = load_recipe(recipes, overrides=[*(overrides or ()), *_budget(budget or ())])
 
     from grlo.stages.train import train as run_train
 
@@ -76,12 +87,15 @@ def sft(
     recipes: Recipes,
     run: Annotated[Path, typer.Option("--run", help="Run directory; resumed if it holds a run.")],
     overrides: Overrides = None,
+    budget: Budget = None,
 ) -> None:
     """Fine-tunes a model on demonstrations by a recipe, or resumes a run."""
     from grlo.recipe import load_recipe_of
     from grlo.settings import SFTRecipe
 
-    recipe = load_recipe_of(SFTRecipe, recipes, overrides=overrides or ())
+    recipe = load_recipe_of(
+        SFTRecipe, recipes, overrides=[*(overrides or ()), *_budget(budget or ())]
+    )
 
     from grlo.stages.sft import sft as run_sft
 
@@ -208,6 +222,31 @@ def evaluate(
     run_evaluate(
         chosen, choice, out=out, seed=seed, judge=judge, overwrite=overwrite, as_json=as_json
     )
+
+
+def _budget(values: Sequence[str]) -> list[str]:
+    """What `--budget` says as overrides of the recipe."""
+    kinds = {
+        "device-hours": "device_hours",
+        "tokens": "trained_tokens",
+        "generated-tokens": "generated_tokens",
+        "flops": "flops",
+        "prompts": "prompts",
+    }
+    overrides = []
+    for value in values:
+        kind, equals, amount = value.partition("=")
+        try:
+            number = float(amount)
+        except ValueError:
+            number = math.nan
+        if kind not in kinds or not equals or not 0 < number < math.inf:
+            raise RecipeError(
+                f"--budget {value}: expected KIND=AMOUNT with one of {', '.join(kinds)} and a "
+                "positive number."
+            )
+        overrides.append(f"budget.{kinds[kind]}={number!r}")
+    return overrides
 
 
 def _names(text: str) -> list[str]:

@@ -175,6 +175,27 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True)
+class BudgetSettings:
+    """Where a run ends before its last step (`grlo.training.budget`); 0 has no limit.
+
+    Loading, checkpoints, evaluations, failures and work that a resume does again are not charged.
+    """
+
+    device_hours: float = 0.0
+    generated_tokens: float = 0.0
+    trained_tokens: float = 0.0
+    """Tokens of prompts and answers that updates read."""
+    flops: float = 0.0
+    """Estimates from shapes and lengths."""
+    prompts: float = 0.0
+    """Prompts drawn, or rows of fine-tuning; each as often as it comes."""
+
+    def __post_init__(self) -> None:
+        for name in ("device_hours", "generated_tokens", "trained_tokens", "flops", "prompts"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative")
+
+
+@dataclass(frozen=True)
 class CheckpointSettings:
     """What is kept of a run."""
 
@@ -366,6 +387,7 @@ class Recipe:
         default_factory=lambda: OptimizerSettings(learning_rate=1e-6)
     )
     critic: CriticSettings = field(default_factory=CriticSettings)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     shaping: ShapingSettings = field(default_factory=ShapingSettings)
     gold: GoldSettings | None = None
@@ -448,5 +470,6 @@ class SFTRecipe:
     optimizer: OptimizerSettings = field(
         default_factory=lambda: OptimizerSettings(learning_rate=1e-5)
     )
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
     checkpoint: SFTCheckpointSettings = field(default_factory=SFTCheckpointSettings)
     trackers: TrackerSettings = field(default_factory=TrackerSettings)

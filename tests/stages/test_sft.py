@@ -335,3 +335,12 @@ def test_the_miniature_learns_from_worked_solutions(tmp_path: Path) -> None:
     sft(load(path, "training.num_epochs=1"), run_dir=tmp_path / "run")
     rows = RunDir(tmp_path / "run").metrics()
     assert rows[-1]["held_out/loss"] < 0.2 * rows[0]["sft/loss"]
+
+
+def test_fine_tuning_ends_at_its_budget(recipe: Path, tmp_path: Path, capsys) -> None:
+    loaded = load_recipe_of(SFTRecipe, [recipe], overrides=["budget.prompts=8"])
+    last = sft(loaded, run_dir=tmp_path / "run")
+    assert last.name == "step_000002"
+    assert "8 of 8 prompts are spent after step 2" in capsys.readouterr().out
+    assert sft(loaded, run_dir=tmp_path / "run") == last
+    assert "is complete" in capsys.readouterr().out

@@ -328,3 +328,27 @@ def test_a_run_on_a_built_file_records_its_manifest_and_shows_it(make_recipe, tm
 def test_a_run_on_other_files_records_no_manifest(make_recipe, tmp_path):
     train(load_recipe([make_recipe(steps=1)]), run_dir=tmp_path / "run")
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["data"] == []
+
+
+def test_a_run_ends_at_its_budget_with_a_checkpoint_and_is_complete_then(
+    make_recipe, tmp_path, capsys
+):
+    recipe = load_recipe([make_recipe()], overrides=["budget.prompts=6"])
+    last = train(recipe, run_dir=tmp_path / "run")
+    assert last.name == "step_000002"
+    assert len(RunDir(tmp_path / "run").metrics()) == 2
+    assert "6 of 6 prompts are spent after step 2" in capsys.readouterr().out
+    assert train(recipe, run_dir=tmp_path / "run") == last
+    assert "is complete: 6 of 6 prompts" in capsys.readouterr().out
+    whole = load_recipe([make_recipe()])
+    train(whole, run_dir=tmp_path / "whole")
+    assert numerics(tmp_path / "whole")[:2] == numerics(tmp_path / "run")
+
+
+def test_the_ledger_of_a_run_agrees_with_what_its_budget_was_charged(make_recipe, tmp_path):
+    recipe = load_recipe([make_recipe()], overrides=["budget.trained_tokens=700"])
+    train(recipe, run_dir=tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    updates = [entry.tokens for entry in run.ledger() if entry.phase == "update"]
+    first = next(n for n in range(1, 5) if 700 - sum(updates[:n]) < updates[n - 1] / 2)
+    assert len(updates) == len(run.metrics()) == first

@@ -32,6 +32,7 @@ from grlo.stages.runs import (
 )
 from grlo.trackers import open_trackers
 from grlo.training import checkpoint
+from grlo.training.budget import Budget
 from grlo.training.sft import (
     SFTLearner,
     SFTTrainer,
@@ -80,6 +81,15 @@ def sft(recipe: SFTRecipe, *, run_dir: Path) -> Path:
         if last is not None and start >= num_steps:
             print(f"{run_dir} is complete: {num_steps} of {num_steps} steps. Nothing to do.")
             return last
+        budget = Budget(
+            recipe.budget,
+            prompts_per_step=recipe.training.rows_per_step,
+            ledger=run.ledger(),
+            step=start,
+        )
+        if last is not None and budget.reason:
+            print(f"{run_dir} is complete: {budget.reason}.")
+            return last
         attempt = begin(run, start=start, num_steps=num_steps, model=recipe.policy.model)
         ledger = Ledger(device=device, num_devices=1, attempt=attempt)
         with ledger.phase("load", step=0):
@@ -104,7 +114,7 @@ def sft(recipe: SFTRecipe, *, run_dir: Path) -> Path:
         print(f"{len(training)} demonstrations to train on, {len(held_out)} held out; the first:")
         print(preview(training[0], renderer))
         saver = _Saver(trainer, recipe, run, renderer, best=state.get("best"))
-        last = _run_steps(trainer, recipe, run, saver, start=start)
+        last = _run_steps(trainer, recipe, run, saver, budget=budget, start=start)
         print(f"report: {report(run_dir)}")
         return last
 
@@ -156,7 +166,13 @@ def hash_demonstrations(rows: list[TokenizedDemonstration]) -> str:
 
 
 def _run_steps(
-    trainer: SFTTrainer, recipe: SFTRecipe, run: RunDir, saver: _Saver, *, start: int
+    trainer: SFTTrainer,
+    recipe: SFTRecipe,
+    run: RunDir,
+    saver: _Saver,
+    *,
+    budget: Budget,
+    start: int,
 ) -> Path:
     """Runs the remaining steps, records each, and leaves a checkpoint as often as asked."""
     stop = trainer.num_steps
@@ -176,10 +192,14 @@ def _run_steps(
                 for tracker in trackers:
                     tracker.log(result.metrics, step=result.step)
                 view.update(result)
-                is_due = result.step % recipe.checkpoint.every == 0 or result.step == stop
+                budget.charge(result.step, result.costs)
+                is_last = result.step == stop or bool(budget.reason)
+                is_due = result.step % recipe.checkpoint.every == 0 or is_last
                 if saver.is_best(result) or is_due or request.stop:
                     path = saver.save(result)
                     run.append_ledger(trainer.ledger.drain())
+                if budget.reason:
+                    break
                 if request.stop and result.step < stop:
                     raise KeyboardInterrupt
         except KeyboardInterrupt:
@@ -190,6 +210,8 @@ def _run_steps(
             run.append_ledger(trainer.ledger.drain())
             for tracker in trackers:
                 tracker.close()
+    if budget.reason:
+        print(f"{budget.reason}.")
     if saver.best is not None:
         best = run.checkpoint(int(saver.best["step"]))
         print(f"lowest held-out loss: {saver.best['loss']:.4f} nats per token, {best}")

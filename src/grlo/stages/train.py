@@ -42,6 +42,7 @@ from grlo.stages.runs import (
 )
 from grlo.trackers import open_trackers
 from grlo.training import checkpoint
+from grlo.training.budget import Budget
 from grlo.training.flops import FlopCounter
 from grlo.training.learner import Learner
 from grlo.training.trainer import Trainer
@@ -82,6 +83,15 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
         if last is not None and start >= num_steps:
             print(f"{run_dir} is complete: {num_steps} of {num_steps} steps. Nothing to do.")
             return last
+        budget = Budget(
+            recipe.budget,
+            prompts_per_step=recipe.sampling.prompts_per_step,
+            ledger=run.ledger(),
+            step=start,
+        )
+        if last is not None and budget.reason:
+            print(f"{run_dir} is complete: {budget.reason}.")
+            return last
         attempt = begin(run, start=start, num_steps=num_steps, model=recipe.policy.model)
         trainer = build_trainer(
             recipe,
@@ -99,7 +109,9 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
         described = {key: registry.describe(reward) for key, reward in rewards.items()}
         run.append_environment(attempt, {**machine(device), **described})
         saver = _Saver(trainer, recipe, run, gold=gold, best=state.get("best"))
-        last = _run_steps(trainer, recipe, run, saver, evaluation=evaluation, start=start)
+        last = _run_steps(
+            trainer, recipe, run, saver, budget=budget, evaluation=evaluation, start=start
+        )
         try:
             print(f"report: {report(run_dir)}")
         except GrloError as error:  # The run itself is whole.
@@ -343,6 +355,7 @@ def _run_steps(
     run: RunDir,
     saver: _Saver,
     *,
+    budget: Budget,
     evaluation: PeriodicEvaluation | None,
     start: int,
 ) -> Path:
@@ -360,7 +373,8 @@ def _run_steps(
         trainer.progress_of = view.progress
         try:
             for result in trainer.steps(start=start + 1, stop=stop):
-                is_last = result.step == stop
+                budget.charge(result.step, result.costs)
+                is_last = result.step == stop or bool(budget.reason)
                 if gold is not None:
                     result = _with_gold(result, gold, trainer, run, is_last=is_last)
                 if evaluation is not None:
@@ -377,7 +391,7 @@ def _run_steps(
                 if is_due or saver.wants(result) or has_parted or request.stop:
                     path = saver.save(result)
                     run.append_ledger(trainer.ledger.drain())
-                if has_parted:
+                if has_parted or budget.reason:
                     break
                 if request.stop and result.step < stop:
                     raise KeyboardInterrupt
@@ -393,6 +407,8 @@ def _run_steps(
             registry.close(evaluation)
             for tracker in trackers:
                 tracker.close()
+    if budget.reason:
+        print(f"{budget.reason}.")
     if gold is not None and gold.parting.reason:
         print(f"stopped early: {gold.parting.reason}.")
     if saver.best is not None and saver.best_by != "reward/mean" and recipe.checkpoint.keep_best:
