@@ -480,6 +480,22 @@ export_app = typer.Typer(help="Writes what other programs take.", no_args_is_hel
 app.add_typer(export_app, name="export")
 
 
+@export_app.command("hf")
+def export_hf(
+    run: RunDirectory,
+    out: Annotated[Path, typer.Option(help="New folder for the model and its card.")],
+    step: Annotated[int | None, typer.Option(help="Default: the newest checkpoint.")] = None,
+    evaluations: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of `grlo evaluate --out`, for the card; repeatable."),
+    ] = None,
+) -> None:
+    """A checkpoint as a plain Hugging Face model, adapters merged in, with a model card."""
+    from grlo.stages.export_hf import export_hf as run_export
+
+    run_export(run, out=out, step=step, evaluations=evaluations or ())
+
+
 @export_app.command("lm-eval")
 def export_lm_eval(
     out: Annotated[Path, typer.Option(help="Folder for the tasks.")],

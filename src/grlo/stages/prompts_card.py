@@ -8,7 +8,7 @@ from typing import Any
 from grlo.prompts.describing import Description
 from grlo.reporting.figures import row_chart
 from grlo.reporting.html import folded, grid, heading, html_table, notice, page, paragraph, quoted
-from grlo.reporting.tables import percent
+from grlo.reporting.tables import markdown_table, percent
 from grlo.reporting.text import visible
 from grlo.stages.prompts_page import description_sections
 
@@ -70,13 +70,13 @@ def card_markdown(manifest: Mapping[str, Any], found: Description) -> str:
         "",
         "## Sources",
         "",
-        *_table(_SOURCES, _source_rows(manifest)),
+        *markdown_table(_SOURCES, _source_rows(manifest)),
         "## What was dropped",
         "",
-        *_table(["step", "dropped", "left"], _step_rows(manifest)),
+        *markdown_table(["step", "dropped", "left"], _step_rows(manifest)),
     ]
     if manifest["selection"]:
-        lines += ["## Balance", "", *_table(_BALANCE, _balance_rows(manifest))]
+        lines += ["## Balance", "", *markdown_table(_BALANCE, _balance_rows(manifest))]
     if manifest["overlap"]:
         lines += ["## Overlap with benchmarks", "", _overlap_in_words(manifest), ""]
     total = found.num_rows
@@ -91,11 +91,11 @@ def card_markdown(manifest: Mapping[str, Any], found: Description) -> str:
             [name.replace("_", " "), f"{count:,}", percent(count / total)]
             for name, count in counts.items()
         ]
-        lines += [f"## {title}", "", *_table(["", "rows", "%"], rows)]
+        lines += [f"## {title}", "", *markdown_table(["", "rows", "%"], rows)]
     lines += [
         "## Topics",
         "",
-        *_table(
+        *markdown_table(
             ["topic", "rows"], [[topic.name, f"{topic.rows:,}"] for topic in found.topics[:20]]
         ),
     ]
@@ -170,13 +170,3 @@ def _overlap_in_words(manifest: Mapping[str, Any]) -> str:
         f"were dropped; {own['to_review']:,} have weaker hits, which `grlo prompts audit` lists. "
         f"Nearest neighbours are {own['method']}.{missing}"
     )
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
-    def line(cells: list[str]) -> str:
-        return (
-            "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-        )
-
-    rule = "|" + "|".join(["---", *["---:"] * (len(columns) - 1)]) + "|"
-    return [line(columns), rule, *(line(row) for row in rows), ""]

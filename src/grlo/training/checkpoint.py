@@ -107,6 +107,17 @@ def save(
         raise
 
 
+def model_files(path: Path) -> list[Path]:
+    """The files of a whole checkpoint that make up the plain model with its tokenizer.
+
+    Raises:
+        CheckpointError: The folder is no checkpoint of ours, or damaged.
+    """
+    read_state(path)
+    ours = (_MANIFEST, _STATE, _OPTIMIZER)
+    return sorted(file for file in path.iterdir() if file.is_file() and file.name not in ours)
+
+
 def read_state(path: Path) -> dict[str, object]:
     """Verifies every file against the manifest and returns the JSON state.
 
