@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from dataclasses import replace
 from types import ModuleType
@@ -210,3 +211,34 @@ def test_requests_and_dollars_add_up_over_phases_with_failed_and_repeated_work_a
 
 def test_nothing_recorded_is_no_rows():
     assert summarize([]) == ()
+
+
+def test_time_outside_of_phases_is_idle_where_it_is_asked_for(monkeypatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def passes(seconds: float) -> None:
+        clock[0] += seconds
+
+    ledger = Ledger(device="cpu", num_devices=2, attempt=1, since=97.0)
+    passes(1.0)
+    with ledger.phase("load", step=0):
+        passes(5.0)
+    passes(0.5)
+    load, idle = ledger.drain()
+    assert (load.seconds, idle.phase, idle.seconds, idle.step) == (5.0, "idle", 4.5, 0)
+    assert (idle.num_devices, idle.attempt, idle.status) == (2, 1, "ok")
+    passes(2.0)
+    with ledger.phase("update", step=3):
+        passes(1.0)
+    assert [(e.phase, e.step, e.seconds) for e in ledger.drain()] == [
+        ("update", 3, 1.0),
+        ("idle", 3, 2.0),
+    ]
+    passes(0.25)
+    assert [(e.phase, e.step, e.seconds) for e in ledger.drain()] == [("idle", 3, 0.25)]
+
+
+def test_without_a_beginning_no_time_is_idle() -> None:
+    ledger = Ledger(device="cpu", num_devices=1, attempt=0)
+    assert ledger.drain() == ()

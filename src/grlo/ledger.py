@@ -34,14 +34,20 @@ class Ledger:
         device: `cpu`, `cuda`, `cuda:1`, ...
         num_devices: How many the run occupies.
         attempt: 0 for the first start of the run, one more for every resume.
+        since: Moment of `time.perf_counter` from which on what passes outside of phases is kept as
+            the phase `idle`, so that entries add up to the wall time; None keeps phases only.
     """
 
-    def __init__(self, *, device: str, num_devices: int, attempt: int) -> None:
+    def __init__(
+        self, *, device: str, num_devices: int, attempt: int, since: float | None = None
+    ) -> None:
         self._device = device
         self._name = _device_name(device)
         self._num_devices = num_devices
         self._attempt = attempt
         self._entries: list[LedgerEntry] = []
+        self._accounted = since
+        self._step = 0
 
     @contextmanager
     def phase(self, name: str, *, step: int) -> Iterator[PhaseCost]:
@@ -76,9 +82,28 @@ class Ledger:
             )
 
     def drain(self) -> tuple[LedgerEntry, ...]:
-        """The entries since the last call."""
-        entries, self._entries = tuple(self._entries), []
-        return entries
+        """The entries since the last call, with `idle` for the time in which no phase ran."""
+        entries, self._entries = self._entries, []
+        self._step = max((entry.step for entry in entries), default=self._step)
+        if self._accounted is not None:
+            now = time.perf_counter()
+            idle = now - self._accounted - sum(entry.seconds for entry in entries)
+            self._accounted = now
+            entries.append(
+                LedgerEntry(
+                    step=self._step,
+                    phase="idle",
+                    seconds=max(0.0, idle),
+                    num_devices=self._num_devices,
+                    device=self._name,
+                    tokens=0,
+                    flops=0.0,
+                    peak_memory_bytes=0,
+                    attempt=self._attempt,
+                    status="ok",
+                )
+            )
+        return tuple(entries)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def test_the_command_leaves_a_model_metrics_a_ledger_and_a_page(
     assert rates == pytest.approx([0.0075, 0.005, 0.0025, 0])  # Linear over the four steps.
     assert rows[-1]["sft/loss"] < rows[0]["sft/loss"]
     phases = {total.phase for total in summarize(run.ledger())}
-    assert phases == {"load", "update", "evaluate", "checkpoint"}
+    assert phases == {"load", "update", "evaluate", "checkpoint", "idle"}
     page = run.report_file.read_text()
     assert "loss of demonstrations" in page
     assert "held-out loss, lowest and last" in page

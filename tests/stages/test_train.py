@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,8 @@ def test_a_run_leaves_a_model_metrics_rollouts_and_a_ledger(make_recipe, tmp_pat
         assert row["tokens/generated"] > 0
     assert run.rollout_steps() == [1, 2, 3, 4]
     phases = {entry.phase for entry in run.ledger()}
-    assert phases == {"load", "generate", "score", "annotate", "update", "sync", "checkpoint"}
+    work = {"load", "generate", "score", "annotate", "update", "sync", "checkpoint"}
+    assert phases == {*work, "idle"}
     working = [e for e in run.ledger() if e.phase in ("generate", "score", "annotate", "update")]
     assert all(e.tokens > 0 and e.flops > 0 and e.seconds > 0 for e in working)
     assert len(run.rollouts_file(1).read_text().splitlines()) == 6
@@ -352,3 +354,16 @@ def test_the_ledger_of_a_run_agrees_with_what_its_budget_was_charged(make_recipe
     updates = [entry.tokens for entry in run.ledger() if entry.phase == "update"]
     first = next(n for n in range(1, 5) if 700 - sum(updates[:n]) < updates[n - 1] / 2)
     assert len(updates) == len(run.metrics()) == first
+
+
+def test_phases_of_the_ledger_add_up_to_the_wall_time_of_the_run(make_recipe, tmp_path):
+    recipe = load_recipe([make_recipe("ppo")])
+    start = time.perf_counter()
+    train(recipe, run_dir=tmp_path / "run")
+    seconds = time.perf_counter() - start
+    entries = RunDir(tmp_path / "run").ledger()
+    accounted = sum(entry.seconds for entry in entries)
+    # The last entry cannot hold the time in which it is itself written.
+    assert seconds - 0.5 < accounted <= seconds
+    assert all(entry.seconds >= 0 for entry in entries)
+    assert sum(entry.seconds for entry in entries if entry.phase == "idle") < 0.9 * accounted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ def sft(recipe: SFTRecipe, *, run_dir: Path) -> Path:
     Raises:
         GrloError: What the user has to mend; the newest checkpoint is intact.
     """
+    started = time.perf_counter()
     renderer = open_policy(recipe.policy, num_threads=recipe.training.num_threads)
     device = choose_device(recipe.training.device)
     rows = load_demonstrations(recipe, renderer)
@@ -91,7 +93,7 @@ def sft(recipe: SFTRecipe, *, run_dir: Path) -> Path:
             print(f"{run_dir} is complete: {budget.reason}.")
             return last
         attempt = begin(run, start=start, num_steps=num_steps, model=recipe.policy.model)
-        ledger = Ledger(device=device, num_devices=1, attempt=attempt)
+        ledger = Ledger(device=device, num_devices=1, attempt=attempt, since=started)
         with ledger.phase("load", step=0):
             learner = SFTLearner(recipe, num_steps=num_steps, device=device, checkpoint=last)
             if last is not None:
@@ -114,8 +116,10 @@ def sft(recipe: SFTRecipe, *, run_dir: Path) -> Path:
         print(f"{len(training)} demonstrations to train on, {len(held_out)} held out; the first:")
         print(preview(training[0], renderer))
         saver = _Saver(trainer, recipe, run, renderer, best=state.get("best"))
+        run.append_ledger(ledger.drain())
         last = _run_steps(trainer, recipe, run, saver, budget=budget, start=start)
         print(f"report: {report(run_dir)}")
+        run.append_ledger(ledger.drain())
         return last
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,6 +63,7 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
     Raises:
         GrloError: What the user has to mend; the newest checkpoint is intact.
     """
+    started = time.perf_counter()
     renderer = open_policy(recipe.policy, num_threads=recipe.training.num_threads)
     device = choose_device(recipe.training.device)
     prompts = load_prompts(recipe, renderer)
@@ -100,6 +102,7 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
             device=device,
             attempt=attempt,
             resume_from=last,
+            started=started,
         )
         gold = build_gold(recipe, trainer, prompts=gold_prompts, device=device)
         if gold is not None and last is not None:
@@ -109,6 +112,7 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
         described = {key: registry.describe(reward) for key, reward in rewards.items()}
         run.append_environment(attempt, {**machine(device), **described})
         saver = _Saver(trainer, recipe, run, gold=gold, best=state.get("best"))
+        run.append_ledger(trainer.ledger.drain())
         last = _run_steps(
             trainer, recipe, run, saver, budget=budget, evaluation=evaluation, start=start
         )
@@ -116,6 +120,7 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
             print(f"report: {report(run_dir)}")
         except GrloError as error:  # The run itself is whole.
             print(f"no report: {error}")
+        run.append_ledger(trainer.ledger.drain())
         return last
 
 
@@ -206,9 +211,13 @@ def build_trainer(
     device: str,
     attempt: int = 0,
     resume_from: Path | None = None,
+    started: float | None = None,
 ) -> Trainer:
-    """Loads models and puts the parts of a run together, in the state of `resume_from`."""
-    ledger = Ledger(device=device, num_devices=1, attempt=attempt)
+    """Loads models and puts the parts of a run together, in the state of `resume_from`.
+
+    Time from the moment `started` (`time.perf_counter`) on is accounted for in the ledger.
+    """
+    ledger = Ledger(device=device, num_devices=1, attempt=attempt, since=started)
     context = BuildContext(device=device, seed=recipe.seed, decode=renderer.decode)
     with ledger.phase("load", step=0):
         learner = Learner(recipe, device=device, checkpoint=resume_from)
@@ -439,8 +448,9 @@ def _with_evaluation(
 def _with_metrics(result: StepResult, found: Mapping[str, float], trainer: Trainer) -> StepResult:
     costs = trainer.ledger.drain()
     metrics = {**result.metrics, **found}
-    if costs:
-        seconds = sum(cost.seconds for cost in costs)
+    evaluated = [cost for cost in costs if cost.phase != "idle"]
+    if evaluated:
+        seconds = sum(cost.seconds for cost in evaluated)
         metrics["time/evaluate"] = metrics.get("time/evaluate", 0.0) + seconds
     return replace(result, metrics=metrics, costs=(*result.costs, *costs))
 
