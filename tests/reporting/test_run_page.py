@@ -191,6 +191,25 @@ def test_long_answers_and_long_runs_are_cut_to_size(tmp_path):
     assert len(page) < 40 * (3 * MAX_POINTS + MAX_CHARACTERS)
 
 
+def test_utilisation_energy_and_money_are_shown_where_they_are_known(tmp_path):
+    run = make_run(tmp_path / "run", [])
+    entry = LedgerEntry(
+        1, "update", 3600.0, 2, "cpu", tokens=5, flops=3.6e12, energy_joules=3600.0 * 7
+    )
+    run.append_ledger([entry])
+    page = run_page(run)
+    assert "<td>7.00</td>" in page
+    assert "MFU" not in page
+    assert "EUR" not in page
+    run.append_environment(0, {"peak_flops": 2e9})
+    prices = {"device_hour": 1.5, "currency": "EUR<b>"}
+    run.recipe_file.write_text(json.dumps({"recipe": RECIPE | {"prices": prices}}))
+    page = run_page(run)
+    cells = page.partition("Cost so far")[2].partition("</table>")[0]
+    for text in ("MFU, %", "Wh", "EUR&lt;b&gt;", "<td>25.0</td>", "<td>3.0000</td>"):
+        assert text in cells
+
+
 def test_costs_add_up_by_phase(tmp_path):
     run = make_run(tmp_path / "run", full_rows(2))
     run.append_ledger(

@@ -1,11 +1,25 @@
-"""Small charts as inline SVG: no library, no file, no script. All text is escaped."""
+"""Charts by matplotlib as inline SVG: no file, no script, no reference. All text is untrusted."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from grlo.reporting.inline_svg import FONT_SIZE, INK, drawn
+from grlo.reporting.labels import AWAY, Box, Named, beside
+from grlo.reporting.lettering import width_of, wrapped
+from grlo.reporting.panel import EDGE, FAINT, GRID, LINE, WIDTH, Panel, framed
+from grlo.reporting.scales import is_drawn, is_ratio, spanning, within
+from grlo.reporting.shapes import (
+    Band,
+    Points,
+    draw_area,
+    draw_dots,
+    draw_line,
+    draw_rectangle,
+)
 
 # Distinguishable with any colour vision (Okabe and Ito 2008).
 COLORS = (
@@ -18,61 +32,73 @@ COLORS = (
     "#56b4e9",
     "#f0e442",
 )
-_WIDTH, _HEIGHT = 640, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 38, 40
+
+_ACROSS = 440.0
+"""About how wide the plot of a chart with numbers at its left is."""
+_NAME = 170.0
+"""How wide a name beside a dot may be."""
+_SLOPE = 40.0
+"""Degrees by which names fall that are too wide for their place."""
 
 
-Points = Sequence[tuple[float, float]]
-Band = Sequence[tuple[float, float, float]]
-
-
+@drawn
 def line_chart(
     series: Mapping[str, Points],
     *,
     title: str,
     x_label: str,
+    y_label: str = "",
     colors: Sequence[str] = COLORS,
     bands: Mapping[str, Band] | None = None,
+    marks: Mapping[str, Points] | None = None,
     right: Mapping[str, Points] | None = None,
+    log_x: bool = False,
 ) -> str:
     """Lines through points, one per entry, with a legend.
 
     Args:
         series: Name -> points (x, y) in order of x; points that are not finite are left out.
-        title: Above the chart; says what y is.
+        title: Above the chart; says what y is if `y_label` does not.
         x_label: Below it.
-        colors: One per entry, those on the right last.
+        y_label: What y is.
+        colors: One per entry, those on the right last, then from the first again.
         bands: Name of an entry of `series` -> (x, low, high), filled behind its line.
+        marks: Name of an entry of `series` -> points with a dot in its color.
         right: Further lines, with an axis of their own on the right.
+        log_x: Whether equal ratios of x are equally far apart; what is not above zero is left out.
     """
-    left, right, bands = _finite(series), _finite(right or {}), bands or {}
-    finite_bands = {
-        name: [row for row in band if all(map(math.isfinite, row))] for name, band in bands.items()
-    }
-    xs = [x for points in (*left.values(), *right.values()) for x, _ in points] or [0.0]
-    ys = [y for points in left.values() for _, y in points]
-    ys += [y for band in finite_bands.values() for row in band for y in row[1:]]
-    frame = _Frame([*left, *right], has_right=bool(right))
-    x_of = _scale(min(xs), max(xs), _LEFT, frame.end)
-    y_ticks = ticks(min(ys, default=0.0), max(ys, default=0.0))
-    y_of = _scale(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, frame.top)
-    body = [*_y_axis(y_ticks, y_of, frame), *_x_axis(xs, x_of, frame, x_label)]
-    color_of = dict(zip([*left, *right], itertools.cycle(colors), strict=False))
-    for name, band in finite_bands.items():
-        upper = [f"{x_of(x):.1f},{y_of(high):.1f}" for x, _, high in band]
-        lower = [f"{x_of(x):.1f},{y_of(low):.1f}" for x, low, _ in reversed(band)]
-        body.append(_area([*upper, *lower], color_of[name], opacity=0.18))
-    body += [_polyline(points, x_of, y_of, color_of[name]) for name, points in left.items()]
-    if right:
-        ys = [y for points in right.values() for _, y in points] or [0.0]
-        y_ticks = ticks(min(ys), max(ys))
-        y_of = _scale(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, frame.top)
-        for y in y_ticks:
-            body.append(_text(frame.end + 6, y_of(y) + 4, f"{y:g}", anchor="start"))
-        body += [_polyline(points, x_of, y_of, color_of[name]) for name, points in right.items()]
-    return frame.svg(title, body, color_of)
+    left, right = _finite(series, log_x), _finite(right or {}, log_x)
+    marks, bands = _finite(marks or {}, log_x), _finite_bands(bands or {}, log_x)
+    on_left = [point for points in (*left.values(), *marks.values()) for point in points]
+    on_right = [point for points in right.values() for point in points]
+    edges = [row for band in bands.values() for row in band]
+    ys = [*(y for _, y in on_left), *(y for row in edges for y in row[1:])]
+    xs = [*(x for x, _ in on_left), *(x for x, _ in on_right), *(row[0] for row in edges)]
+    right_scale = spanning(y for _, y in on_right) if right else None
+    color_of = _colored([*left, *right], colors)
+    panel = framed(
+        title,
+        y=spanning(ys),
+        x=within(xs, width=_ACROSS, is_log=log_x),
+        right=right_scale,
+        x_label=x_label,
+        y_label=y_label,
+        legend=color_of,
+    )
+    for name, band in bands.items():
+        draw_area(panel.axes, band, color_of[name], opacity=0.18)
+    for name, points in left.items():
+        draw_line(panel.axes, points, color_of[name])
+    for name, points in marks.items():
+        draw_dots(panel.axes, points, color_of[name], radius=4)
+    if right_scale:
+        axes = panel.second_axes(right_scale)
+        for name, points in right.items():
+            draw_line(axes, points, color_of[name])
+    return panel.svg()
 
 
+@drawn
 def stacked_chart(
     series: Mapping[str, Points],
     *,
@@ -86,7 +112,7 @@ def stacked_chart(
         series: Name -> points (x, y) with y of at least 0.
         title: Above the chart; says what y is.
         x_label: Below it.
-        colors: One per entry.
+        colors: One per entry, then from the first again.
     """
     finite = {name: dict(points) for name, points in _finite(series).items()}
     xs = sorted({x for points in finite.values() for x in points}) or [0.0]
@@ -95,19 +121,20 @@ def stacked_chart(
     for name, points in finite.items():
         layers[name] = [(x, sums[x], sums[x] + points.get(x, 0.0)) for x in xs]
         sums = {x: high for x, _, high in layers[name]}
-    frame = _Frame(list(finite))
-    x_of = _scale(xs[0], xs[-1], _LEFT, frame.end)
-    y_ticks = ticks(0.0, max(sums.values()))
-    y_of = _scale(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, frame.top)
-    color_of = dict(zip(finite, itertools.cycle(colors), strict=False))
-    body = _y_axis(y_ticks, y_of, frame)
+    color_of = _colored(finite, colors)
+    panel = framed(
+        title,
+        y=spanning([0.0, *sums.values()]),
+        x=within(xs, width=_ACROSS),
+        x_label=x_label,
+        legend=color_of,
+    )
     for name, layer in layers.items():
-        upper = [f"{x_of(x):.1f},{y_of(high):.1f}" for x, _, high in layer]
-        lower = [f"{x_of(x):.1f},{y_of(low):.1f}" for x, low, _ in reversed(layer)]
-        body.append(_area([*upper, *lower], color_of[name], opacity=0.85))
-    return frame.svg(title, [*body, *_x_axis(xs, x_of, frame, x_label)], color_of)
+        draw_area(panel.axes, layer, color_of[name], opacity=0.85)
+    return panel.svg()
 
 
+@drawn
 def scatter_chart(points: Points, *, title: str, x_label: str, color: str = COLORS[1]) -> str:
     """A dot for every point that is finite.
 
@@ -118,18 +145,78 @@ def scatter_chart(points: Points, *, title: str, x_label: str, color: str = COLO
         color: Of the dots, which are translucent.
     """
     finite = _finite({"": points})[""]
-    xs, ys = [x for x, _ in finite] or [0.0], [y for _, y in finite] or [0.0]
-    frame = _Frame([])
-    x_of = _scale(min(xs), max(xs), _LEFT + 6, frame.end - 6)
-    y_ticks = ticks(min(ys), max(ys))
-    y_of = _scale(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, frame.top)
-    body = [*_y_axis(y_ticks, y_of, frame), *_x_axis(xs, x_of, frame, x_label)]
-    for x, y in finite:
-        dot = f'<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="3" fill="{color}"'
-        body.append(f'{dot} fill-opacity="0.4"/>')
-    return frame.svg(title, body, {})
+    x_scale = within((x for x, _ in finite), width=_ACROSS, margin=0.015)
+    panel = framed(title, y=spanning(y for _, y in finite), x=x_scale, x_label=x_label)
+    draw_dots(panel.axes, finite, color, radius=3, opacity=0.4)
+    return panel.svg()
 
 
+@drawn
+def labelled_scatter(
+    points: Mapping[str, tuple[float, float, float, float]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    colors: Sequence[str] = COLORS[1:],
+) -> str:
+    """A dot with its interval for each entry, and its name beside it.
+
+    Args:
+        points: Name -> (x, y, low, high); an interval without ends is not drawn.
+        title: Above the chart.
+        x_label: Below it.
+        y_label: What y and its interval are.
+        log_x: Whether equal ratios of x are equally far apart; what is not above zero is left out.
+        colors: One per entry, then from the first again, in the order of a `line_chart` of them.
+
+    Returns:
+        Nothing if no entry can be drawn.
+    """
+    color_of = _colored(points, colors)
+    rows = {
+        n: row
+        for n, row in points.items()
+        if is_drawn(*row[:2]) and (is_ratio(row[0]) or not log_x)
+    }
+    if not rows:
+        return ""
+    ends = [end for row in rows.values() for end in row[1:] if is_drawn(end)]
+    names = ["".join(wrapped(name, width=_NAME, size=FONT_SIZE, lines=1)) for name in rows]
+    widths = [width_of(name, size=FONT_SIZE) for name in names]
+    across = [row[0] for row in rows.values()]
+    panel = framed(
+        title,
+        y=spanning(ends),
+        x=within(across, width=_ACROSS - max(widths), is_log=log_x, margin=0.05),
+        x_label=x_label,
+        y_label=y_label,
+        height=280,
+        beside=max(widths),
+    )
+    dots = []
+    for (name, (x, y, low, high)), width in zip(rows.items(), widths, strict=True):
+        middle, level = panel.place(x, y)
+        top = bottom = level
+        if is_drawn(low, high):
+            panel.axes.plot([x, x], [low, high], color=color_of[name], linewidth=2)
+            top, bottom = panel.place(x, high)[1], panel.place(x, low)[1]
+        draw_dots(panel.axes, [(x, y)], color_of[name], radius=5)
+        dots.append(Named(middle, level, top, bottom, width, FONT_SIZE + 2))
+    frame = Box(panel.left, panel.top, WIDTH - EDGE, panel.bottom)
+    for name, dot, box, color in zip(
+        names, dots, beside(dots, frame=frame), (color_of[name] for name in rows), strict=True
+    ):
+        # From the end that faces the dot, however wide the letters turn out to be.
+        x, align = _facing(box, dot)
+        panel.write(x, box.bottom - 4, name, align=align)
+        if box.distance(dot.x, dot.y) > AWAY + 1:
+            panel.connect((dot.x, dot.y), box.nearest(dot.x, dot.y), color=color)
+    return panel.svg()
+
+
+@drawn
 def bar_chart(
     groups: Sequence[str],
     series: Mapping[str, Sequence[tuple[float, float, float]]],
@@ -141,63 +228,82 @@ def bar_chart(
 
     Args:
         groups: Name of each group of bars.
-        series: Name -> (value, low, high) for each group.
+        series: Name -> (value, low, high) for each group; what is not finite is not drawn.
         title: Above the chart; says what the bars measure.
-        colors: One per entry of `series`.
+        colors: One per entry of `series`, then from the first again.
     """
-    ends = [end for bars in series.values() for bar in bars for end in bar if math.isfinite(end)]
-    y_ticks = ticks(min([0.0, *ends]), max([0.0, *ends]))
-    frame = _Frame(list(series))
-    y_of = _scale(y_ticks[0], y_ticks[-1], _HEIGHT - _BOTTOM, frame.top)
-    body = _y_axis(y_ticks, y_of, frame)
-    group_width = (_WIDTH - _LEFT - _RIGHT) / max(1, len(groups))
-    width = 0.8 * group_width / max(1, len(series))
-    for index, group in enumerate(groups):
-        start = _LEFT + index * group_width + 0.1 * group_width
-        body.append(_text(start + 0.4 * group_width, _HEIGHT - _BOTTOM + 18, group))
-        for number, (bars, color) in enumerate(zip(series.values(), colors, strict=False)):
-            value, low, high = bars[index]
-            x, top, bottom = start + number * width, y_of(max(value, 0)), y_of(min(value, 0))
-            body.append(
-                f'<rect x="{x:.1f}" y="{top:.1f}" width="{0.9 * width:.1f}" '
-                f'height="{bottom - top:.1f}" fill="{color}"/>'
-            )
-            if math.isfinite(low) and math.isfinite(high):
-                middle = x + 0.45 * width
-                body.append(_line(middle, y_of(low), middle, y_of(high), "#222", width=1.5))
-    return frame.svg(title, body, dict(zip(series, colors, strict=False)))
+    ends = [end for bars in series.values() for bar in bars for end in bar if is_drawn(end)]
+    color_of = _colored(series, colors)
+    room = _ACROSS / max(1, len(groups)) - 6
+    words = [word for group in groups for word in group.split()]
+    # Words that are wider than their group have to run downwards.
+    is_steep = any(width_of(word, size=FONT_SIZE) > room for word in words)
+    names = [
+        wrapped(group, width=140 if is_steep else room, size=FONT_SIZE, lines=1 if is_steep else 3)
+        for group in groups
+    ]
+    widest = max((width_of(line, size=FONT_SIZE) for own in names for line in own), default=0.0)
+    slope = math.radians(_SLOPE)
+    panel = framed(
+        title,
+        y=spanning([0.0, *ends]),
+        legend=color_of,
+        below=LINE * max(map(len, names), default=0) + is_steep * widest * math.sin(slope),
+        beside=is_steep * (widest * math.cos(slope) - room / 2),
+    )
+    panel.axes.set_xlim(-0.5, max(1, len(groups)) - 0.5)
+    width = 0.8 / max(1, len(series))
+    for number, (name, bars) in enumerate(series.items()):
+        for index, (value, low, high) in enumerate(bars):
+            x = index + (number - (len(series) - 1) / 2) * width
+            if is_drawn(value):
+                draw_rectangle(
+                    panel.axes, x - 0.45 * width, 0.0, 0.9 * width, value, color_of[name]
+                )
+            if is_drawn(low, high):
+                panel.axes.plot([x, x], [low, high], color=INK, linewidth=1.5)
+    for index, lines in enumerate(names):
+        across = panel.place(index, 0)[0]
+        for number, line in enumerate(lines):
+            down = panel.bottom + LINE * (number + 1)
+            if is_steep:
+                panel.write(across - 5, down - 3, line, slope=-_SLOPE)
+            else:
+                panel.write(across, down, line, align="center")
+    return panel.svg()
 
 
+@drawn
 def forest_chart(rows: Mapping[str, tuple[float, float, float]], *, title: str) -> str:
     """A dot with its interval for each row, and a line at zero.
 
     Args:
         rows: Name -> (value, low, high); an interval without ends is not drawn.
         title: Above the chart; says what the values are.
+
+    Returns:
+        Nothing if no row can be drawn.
     """
-    finite = {name: row for name, row in rows.items() if math.isfinite(row[0])}
+    finite = {name: row for name, row in rows.items() if is_drawn(row[0])}
     if not finite:
         return ""
-    height, left = 26, 190
-    bottom = 40 + height * len(finite)
-    ends = [0.0, *(x for row in finite.values() for x in row if math.isfinite(x))]
-    x_ticks = ticks(min(ends), max(ends))
-    x_of = _scale(x_ticks[0], x_ticks[-1], left, _WIDTH - 20)
-    body = [_text(8, 14, title, anchor="start", weight="bold")]
-    for x in x_ticks:
-        body.append(_line(x_of(x), 32, x_of(x), bottom, "#222" if x == 0 else "#ddd"))
-        body.append(_text(x_of(x), bottom + 16, f"{x:g}"))
-    for index, (name, (value, low, high)) in enumerate(finite.items()):
-        y = 40 + height * (index + 0.5)
-        clear = low > 0 or high < 0
-        color = COLORS[1] if clear else COLORS[0]
-        body.append(_text(left - 8, y + 4, name, anchor="end"))
-        if math.isfinite(low) and math.isfinite(high):
-            body.append(_line(x_of(low), y, x_of(high), y, color, width=2.0))
-        body.append(f'<circle cx="{x_of(value):.1f}" cy="{y:.1f}" r="4" fill="{color}"/>')
-    return _svg(title, body, height=bottom + 24)
+    scale = spanning([0.0, *(x for row in finite.values() for x in row if is_drawn(x))])
+    panel = _rowed(title, list(finite), height=28.0, right=scale.text_width / 2, below=LINE)
+    panel.axes.set_xlim(scale.low, scale.high)
+    for tick, text in zip(scale.ticks, scale.texts, strict=True):
+        color = FAINT if tick == 0 else GRID
+        panel.axes.axvline(tick, color=color, linewidth=1, zorder=0)
+        across = panel.place(tick, 0)[0]
+        panel.write(across, panel.bottom + LINE, text, align="center", color=FAINT)
+    for index, (value, low, high) in enumerate(finite.values()):
+        color = COLORS[1] if low > 0 or high < 0 else COLORS[0]
+        if is_drawn(low, high):
+            panel.axes.plot([low, high], [index, index], color=color, linewidth=2)
+        draw_dots(panel.axes, [(value, index)], color, radius=4)
+    return panel.svg()
 
 
+@drawn
 def map_chart(groups: Mapping[str, Points], *, title: str, colors: Sequence[str] = COLORS) -> str:
     """Dots in a plane without axes, where only nearness means something.
 
@@ -205,26 +311,27 @@ def map_chart(groups: Mapping[str, Points], *, title: str, colors: Sequence[str]
         groups: Name -> points (x, y).
         title: Above the chart.
         colors: One per group, then from the first again.
+
+    Returns:
+        Nothing if no point can be drawn.
     """
     finite = _finite(groups)
     everything = [point for points in finite.values() for point in points]
     if not everything:
         return ""
-    frame = _Frame(list(finite))
-    xs, ys = [x for x, _ in everything], [y for _, y in everything]
-    bottom = 460
-    x_of = _scale(min(xs), max(xs), 12, _WIDTH - 12)
-    y_of = _scale(min(ys), max(ys), bottom - 12, frame.top + 6)
-    color_of = dict(zip(finite, itertools.cycle(colors), strict=False))
-    body = [
-        f'<circle cx="{x_of(x):.0f}" cy="{y_of(y):.0f}" r="2.5" fill="{color_of[name]}" '
-        'fill-opacity="0.6"/>'
-        for name, points in finite.items()
-        for x, y in points
-    ]
-    return frame.svg(title, body, color_of, height=bottom)
+    color_of = _colored(finite, colors)
+    panel = Panel(title, legend=color_of, height=380)
+    for values, set_ends in zip(
+        zip(*everything, strict=True), (panel.axes.set_xlim, panel.axes.set_ylim), strict=True
+    ):
+        scale = within(values, width=WIDTH, margin=0.01)
+        set_ends(scale.low, scale.high)
+    for name, points in finite.items():
+        draw_dots(panel.axes, points, color_of[name], radius=2.5, opacity=0.6)
+    return panel.svg()
 
 
+@drawn
 def row_chart(
     rows: Mapping[str, Sequence[float]],
     *,
@@ -235,152 +342,95 @@ def row_chart(
     """Bars from zero to the right, one below the other, with their numbers behind them.
 
     Args:
-        rows: Name of a row -> a value, not below zero, for each of `names`.
+        rows: Name of a row -> a value, not below zero, for each of `names`; what is not finite is
+            not drawn.
         title: Above the chart; says what the bars measure.
         names: Of the bars of a row; a single one needs none.
-        colors: One per name.
+        colors: One per name, then from the first again.
+
+    Returns:
+        Nothing without rows.
     """
     if not rows:
         return ""
-    bar, left, top = 16, 210, 44 if len(names) > 1 else 28
-    height = bar * len(names) + 8
-    most = max((value for values in rows.values() for value in values), default=0.0) or 1.0
-    x_of = _scale(0.0, most, left, _WIDTH - 60)
-    body = [_text(8, 14, title, anchor="start", weight="bold")]
-    for number, name in enumerate(names if len(names) > 1 else ()):
-        x = left + 120 * number
-        body.append(f'<rect x="{x}" y="24" width="10" height="10" fill="{colors[number]}"/>')
-        body.append(_text(x + 14, 33, name, anchor="start"))
-    for index, (name, values) in enumerate(rows.items()):
-        y = top + index * height
-        body.append(_text(left - 8, y + height / 2, name, anchor="end"))
-        for number, value in enumerate(values):
-            width = x_of(value) - left
-            body.append(
-                f'<rect x="{left}" y="{y + number * bar:.1f}" width="{width:.1f}" '
-                f'height="{bar - 2}" fill="{colors[number % len(colors)]}"/>'
-            )
-            shown = f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
-            middle = y + (number + 0.8) * bar - 1
-            body.append(_text(left + width + 4, middle, shown, anchor="start"))
-    return _svg(title, body, height=top + height * len(rows) + 4)
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """Three to eight round numbers whose range holds `low` and `high`."""
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    raw = (high - low) / 5
-    unit = 10 ** math.floor(math.log10(raw))
-    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(number * step, 12) for number in range(first, last + 1)]
-
-
-def _scale(low: float, high: float, start: float, stop: float) -> Callable[[float], float]:
-    """Maps [low, high] linearly onto [start, stop]."""
-    factor = (stop - start) / ((high - low) or 1.0)
-    return lambda value: start + (value - low) * factor
-
-
-class _Frame:
-    """Room for title, legend and axes: a legend that is too long for a line takes another.
-
-    Args:
-        names: Entries of the legend.
-        has_right: Whether there is an axis on the right.
-    """
-
-    def __init__(self, names: Sequence[str], *, has_right: bool = False) -> None:
-        self.end = _WIDTH - (_LEFT if has_right else _RIGHT)
-        self._places: list[tuple[str, float, float]] = []
-        x, y = float(_LEFT), 20.0
-        for name in filter(None, names):  # A single line needs no name beside the title.
-            width = 30 + 7 * len(name)
-            if x > _LEFT and x + width > _WIDTH:
-                x, y = float(_LEFT), y + 16
-            self._places.append((name, x, y))
-            x += width
-        self.top = y + (_TOP - 20)
-
-    def svg(
-        self,
-        title: str,
-        body: Sequence[str],
-        color_of: Mapping[str, str],
-        *,
-        height: float = _HEIGHT,
-    ) -> str:
-        parts = [_text(_LEFT, 14, title, anchor="start", weight="bold")]
-        for name, x, y in self._places:
-            color = color_of.get(name, COLORS[0])
-            parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="10" height="10" fill="{color}"/>')
-            parts.append(_text(x + 14, y + 9, name, anchor="start"))
-        return _svg(title, [*parts, *body], height=height)
-
-
-def _svg(title: str, body: Sequence[str], *, height: float) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:g}" role="img" '
-        f'aria-label="{escape(title)}" font-family="sans-serif" font-size="12">'
-        + "".join(body)
-        + "</svg>"
+    most = max((v for values in rows.values() for v in values if is_drawn(v)), default=0.0) or 1.0
+    color_of = _colored(names, colors)
+    panel = _rowed(
+        title,
+        list(rows),
+        height=17.0 * len(names) + 8,
+        right=width_of("1,000,000", size=FONT_SIZE),
+        legend=color_of if len(names) > 1 else {},
     )
+    panel.axes.set_xlim(0, most)
+    share = 0.8 / len(names)
+    for index, values in enumerate(rows.values()):
+        for number, (value, color) in enumerate(zip(values, color_of.values(), strict=True)):
+            if is_drawn(value):
+                top = index - 0.4 + number * share
+                if value > 0:
+                    draw_rectangle(panel.axes, 0.0, top + 0.05 * share, value, 0.9 * share, color)
+                text = f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+                x, y = panel.place(value, top + share / 2)
+                panel.write(x + 5, y + 5, text)
+    return panel.svg()
 
 
-def _finite(series: Mapping[str, Points]) -> dict[str, list[tuple[float, float]]]:
+def _facing(box: Box, dot: Named) -> tuple[float, Literal["left", "center", "right"]]:
+    if box.left >= dot.x:
+        return box.left, "left"
+    if box.right <= dot.x:
+        return box.right, "right"
+    return (box.left + box.right) / 2, "center"
+
+
+def _rowed(
+    title: str,
+    names: Sequence[str],
+    *,
+    height: float,
+    right: float,
+    below: float = 0.0,
+    legend: Mapping[str, str] | None = None,
+) -> Panel:
+    """A panel with a name at the left of every row, which are 0, 1, ... downwards."""
+    lines = [wrapped(name, width=0.4 * WIDTH, size=FONT_SIZE, lines=2) for name in names]
+    widest = max((width_of(line, size=FONT_SIZE) for own in lines for line in own), default=0.0)
+    if max(map(len, lines)) > 1:
+        height = max(height, 2 * LINE + 4)
+    panel = Panel(
+        title,
+        legend=legend,
+        left=EDGE + widest + 8,
+        right=WIDTH - EDGE - right,
+        height=height * len(names),
+        below=EDGE + below + 3,
+    )
+    panel.axes.set_ylim(len(names) - 0.5, -0.5)
+    for index, own in enumerate(lines):
+        for number, line in enumerate(own):
+            y = panel.place(0, index)[1] + 5 + LINE * (number - (len(own) - 1) / 2)
+            panel.write(panel.left - 8, y, line, align="right")
+    return panel
+
+
+def _colored(names: Iterable[str], colors: Sequence[str]) -> dict[str, str]:
+    return dict(zip(names, itertools.cycle(colors), strict=False))
+
+
+def _finite(
+    series: Mapping[str, Points], log_x: bool = False
+) -> dict[str, list[tuple[float, float]]]:
     return {
-        name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+        name: [(x, y) for x, y in points if is_drawn(x, y) and (is_ratio(x) or not log_x)]
         for name, points in series.items()
     }
 
 
-def _y_axis(y_ticks: Sequence[float], y_of: Callable[[float], float], frame: _Frame) -> list[str]:
-    body = []
-    for y in y_ticks:
-        body.append(_line(_LEFT, y_of(y), frame.end, y_of(y), "#222" if y == 0 else "#ddd"))
-        body.append(_text(_LEFT - 6, y_of(y) + 4, f"{y:g}", anchor="end"))
-    return body
-
-
-def _x_axis(
-    xs: Sequence[float], x_of: Callable[[float], float], frame: _Frame, label: str
-) -> list[str]:
-    """Ticks within the data; whole numbers only where the data are whole numbers."""
-    are_whole = all(float(x).is_integer() for x in xs)
-    body = [
-        _text(x_of(x), _HEIGHT - _BOTTOM + 16, f"{x:g}")
-        for x in ticks(min(xs), max(xs))
-        if min(xs) <= x <= max(xs) and (not are_whole or float(x).is_integer())
-    ]
-    return [*body, _text((_LEFT + frame.end) / 2, _HEIGHT - 6, label)]
-
-
-def _polyline(
-    points: Points, x_of: Callable[[float], float], y_of: Callable[[float], float], color: str
-) -> str:
-    """A line, and a dot where a line would have no length."""
-    path = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in points)
-    line = f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>'
-    if len(points) != 1:
-        return line
-    x, y = points[0]
-    return f'{line}<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="3" fill="{color}"/>'
-
-
-def _area(corners: Sequence[str], color: str, *, opacity: float) -> str:
-    return f'<polygon points="{" ".join(corners)}" fill="{color}" fill-opacity="{opacity:g}"/>'
-
-
-def _text(x: float, y: float, text: str, *, anchor: str = "middle", weight: str = "normal") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-weight="{weight}" '
-        f'fill="#222">{escape(text)}</text>'
-    )
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, color: str, *, width: float = 1.0) -> str:
-    return (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{color}" '
-        f'stroke-width="{width}"/>'
-    )
+def _finite_bands(
+    bands: Mapping[str, Band], log_x: bool
+) -> dict[str, list[tuple[float, float, float]]]:
+    return {
+        name: [row for row in band if is_drawn(*row) and (is_ratio(row[0]) or not log_x)]
+        for name, band in bands.items()
+    }

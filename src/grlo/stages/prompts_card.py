@@ -22,11 +22,11 @@ def card_html(manifest: Mapping[str, Any], found: Description) -> str:
             f"{manifest['result']['rows']:,} rows, SHA-256 {manifest['result']['sha256']}. Made by "
             f"{manifest['made_by']} {manifest['version']} with seed {manifest['recipe']['seed']}."
         ),
-        notice(list(_remarks(manifest))),
+        notice(list(remarks(manifest))),
         heading("Sources"),
-        html_table(_SOURCES, _source_rows(manifest)),
+        html_table(SOURCES, source_rows(manifest)),
         heading("What was dropped"),
-        html_table(["step", "dropped", "left"], _step_rows(manifest)),
+        html_table(["step", "dropped", "left"], step_rows(manifest)),
         grid([row_chart(dropped, title="Rows dropped by step")]),
         paragraph("Every dropped row is in dropped.jsonl with its reason. For example:"),
         *(
@@ -46,13 +46,13 @@ def card_html(manifest: Mapping[str, Any], found: Description) -> str:
     if manifest["selection"]:
         sections += [
             heading("Balance"),
-            html_table(_BALANCE, _balance_rows(manifest)),
+            html_table(BALANCE, balance_rows(manifest)),
         ]
     if manifest["overlap"]:
         sections += [
             heading("Overlap with benchmarks"),
-            paragraph(_overlap_in_words(manifest)),
-            html_table(["benchmark", "problems"], _benchmark_rows(manifest)),
+            paragraph(overlap_in_words(manifest)),
+            html_table(["benchmark", "problems"], benchmark_rows(manifest)),
         ]
     sections += description_sections(found)
     return page("Data card", sections, wide=True)
@@ -66,19 +66,19 @@ def card_markdown(manifest: Mapping[str, Any], found: Description) -> str:
         f"{manifest['result']['rows']:,} rows, SHA-256 `{manifest['result']['sha256']}`. Made by "
         f"`{manifest['made_by']}` {manifest['version']} with seed {manifest['recipe']['seed']}.",
         "",
-        *(f"- {remark}" for remark in _remarks(manifest)),
+        *(f"- {remark}" for remark in remarks(manifest)),
         "",
         "## Sources",
         "",
-        *markdown_table(_SOURCES, _source_rows(manifest)),
+        *markdown_table(SOURCES, source_rows(manifest)),
         "## What was dropped",
         "",
-        *markdown_table(["step", "dropped", "left"], _step_rows(manifest)),
+        *markdown_table(["step", "dropped", "left"], step_rows(manifest)),
     ]
     if manifest["selection"]:
-        lines += ["## Balance", "", *markdown_table(_BALANCE, _balance_rows(manifest))]
+        lines += ["## Balance", "", *markdown_table(BALANCE, balance_rows(manifest))]
     if manifest["overlap"]:
-        lines += ["## Overlap with benchmarks", "", _overlap_in_words(manifest), ""]
+        lines += ["## Overlap with benchmarks", "", overlap_in_words(manifest), ""]
     total = found.num_rows
     for title, counts in (
         ("Categories", found.categories),
@@ -102,11 +102,14 @@ def card_markdown(manifest: Mapping[str, Any], found: Description) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-_SOURCES = ["source", "rows", "kept", "weight", "SHA-256"]
-_BALANCE = ["category", "wanted", "available", "taken"]
+SOURCES = ["source", "rows", "kept", "weight", "SHA-256"]
+"""Columns of `source_rows`."""
+BALANCE = ["category", "wanted", "available", "taken"]
+"""Columns of `balance_rows`."""
 
 
-def _remarks(manifest: Mapping[str, Any]) -> Iterator[str]:
+def remarks(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader of the card has to know, in sentences."""
     yield f"{manifest['cleaned']:,} rows had characters removed or blanks tidied by cleaning."
     yield (
         "Safety filters are patterns, a net with wide meshes: this is no moderated data set."
@@ -127,7 +130,8 @@ def _remarks(manifest: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def _source_rows(manifest: Mapping[str, Any]) -> list[list[str]]:
+def source_rows(manifest: Mapping[str, Any]) -> list[list[str]]:
+    """Where the rows come from."""
     return [
         [
             own["name"],
@@ -140,7 +144,8 @@ def _source_rows(manifest: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-def _step_rows(manifest: Mapping[str, Any]) -> list[list[str]]:
+def step_rows(manifest: Mapping[str, Any]) -> list[list[str]]:
+    """What each step dropped, and what was left."""
     total = sum(own["rows"] for own in manifest["sources"])
     return [
         ["read", "", f"{total:,}"],
@@ -151,18 +156,21 @@ def _step_rows(manifest: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-def _balance_rows(manifest: Mapping[str, Any]) -> list[list[str]]:
+def balance_rows(manifest: Mapping[str, Any]) -> list[list[str]]:
+    """Rows of each category that were wanted, available and taken."""
     return [
         [name.replace("_", " "), *(f"{own[key]:,}" for key in ("wanted", "available", "taken"))]
         for name, own in manifest["selection"].items()
     ]
 
 
-def _benchmark_rows(manifest: Mapping[str, Any]) -> list[list[str]]:
+def benchmark_rows(manifest: Mapping[str, Any]) -> list[list[str]]:
+    """Benchmarks that the set was audited against, and how many problems they have."""
     return [[own["name"], f"{own['num_problems']:,}"] for own in manifest["overlap"]["benchmarks"]]
 
 
-def _overlap_in_words(manifest: Mapping[str, Any]) -> str:
+def overlap_in_words(manifest: Mapping[str, Any]) -> str:
+    """What the audit found; `manifest` must have one."""
     own = manifest["overlap"]
     missing = f" Not audited: {'; '.join(own['not_audited'])}." if own["not_audited"] else ""
     return (
