@@ -7,13 +7,13 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
-from types import ModuleType
-from typing import Literal
+from types import ModuleType, SimpleNamespace
+from typing import Any, Literal
 
 import pytest
 
-from grlo.ledger import Ledger, summarize, total_usage
-from grlo.types import LedgerEntry, Usage
+from grlo.ledger import Ledger, add_up, summarize, total_usage
+from grlo.types import LedgerEntry, Usage, Work
 
 
 def entry(
@@ -40,10 +40,14 @@ def entry(
 def test_a_phase_records_what_its_body_says_and_how_long_it_took():
     ledger = Ledger(device="cpu", num_devices=1, attempt=3)
     with ledger.phase("generate", step=2) as cost:
-        cost.tokens, cost.flops = 7, 1e9
+        cost.tokens = 7
+        cost.add({"engine": Work(5, 1e9)})
+        cost.add({"engine": Work(3, 1e9), "reward_model": Work(2, 0.5e9)})
     [recorded] = ledger.drain()
     assert (recorded.step, recorded.phase, recorded.attempt) == (2, "generate", 3)
-    assert (recorded.tokens, recorded.flops, recorded.status) == (7, 1e9, "ok")
+    assert (recorded.tokens, recorded.flops, recorded.status) == (7, 2.5e9, "ok")
+    assert recorded.flops_by == {"engine": 2e9, "reward_model": 0.5e9}
+    assert recorded.tokens_by == {"engine": 8, "reward_model": 2}
     assert recorded.seconds > 0
     assert recorded.peak_memory_bytes > 2**20
     assert ledger.drain() == ()
@@ -242,3 +246,151 @@ def test_time_outside_of_phases_is_idle_where_it_is_asked_for(monkeypatch) -> No
 def test_without_a_beginning_no_time_is_idle() -> None:
     ledger = Ledger(device="cpu", num_devices=1, attempt=0)
     assert ledger.drain() == ()
+
+
+def test_a_phase_may_have_begun_before_its_ledger(monkeypatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    ledger = Ledger(device="cpu", num_devices=1, attempt=0, since=90.0)
+    with ledger.phase("load", step=0, since=90.0):
+        clock[0] += 5
+    clock[0] += 1
+    assert [(e.phase, e.seconds) for e in ledger.drain()] == [("load", 15.0), ("idle", 1.0)]
+
+
+def test_operations_are_compared_with_the_peak_of_their_attempt() -> None:
+    def working(flops: float, **options: Any) -> LedgerEntry:
+        return replace(entry(**options), flops=flops)
+
+    entries = [
+        working(0.0, phase="load", step=0, seconds=5),
+        working(100.0, seconds=10),
+        working(60.0, step=2, seconds=2, attempt=1),
+        working(90.0, step=3, seconds=3, attempt=1, status="failed"),
+    ]
+    totals = {t.phase: t for t in summarize(entries, peaks={0: 10.0, 1: 30.0})}
+    # Two devices each.
+    assert totals["update"].utilization == pytest.approx(160 / (2 * (10 * 10 + 2 * 30)))
+    assert totals["load"].utilization is None
+    assert totals["failed"].utilization is None
+    everything = add_up("total", list(totals.values()))
+    capacity = 2 * (15 * 10 + 5 * 30)
+    assert everything.utilization == pytest.approx(160 / capacity)
+    assert (everything.flops, everything.completed_flops) == (250, 160)
+
+
+def test_without_the_peak_of_every_attempt_there_is_no_utilization() -> None:
+    entries = [replace(entry(step=n + 1, attempt=n), flops=1.0) for n in (0, 1)]
+    assert [t.utilization for t in summarize(entries, peaks={0: 10.0})] == [None]
+    assert add_up("total", summarize(entries, peaks={0: 10.0})).utilization is None
+    assert summarize(entries[:1])[0].utilization is None
+
+
+def test_work_by_component_adds_up_over_phases() -> None:
+    entries = [
+        replace(entry(), flops_by={"policy": 2.0, "critic": 1.0}, tokens_by={"policy": 5}),
+        replace(entry("annotate"), flops_by={"policy": 4.0}, tokens_by={"policy": 7, "critic": 1}),
+    ]
+    everything = add_up("total", summarize(entries))
+    assert everything.flops_by == {"policy": 6.0, "critic": 1.0}
+    assert everything.tokens_by == {"policy": 12, "critic": 1}
+
+
+class NVMLError(Exception):
+    """As pynvml has it."""
+
+
+class FakeNvml(ModuleType):
+    """A counter that the tests move."""
+
+    NVMLError = NVMLError
+
+    def __init__(self) -> None:
+        super().__init__("pynvml")
+        self.millijoules = 5_000_000
+        self.refuses = ""
+        self.asked_for: list[str] = []
+
+    def _call(self, name: str) -> None:
+        if name == self.refuses:
+            raise NVMLError(name)
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        self._call("nvmlInit")
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        self._call("nvmlDeviceGetHandleByUUID")
+        self.asked_for.append(uuid)
+        return "handle"
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
+        self._call("nvmlDeviceGetTotalEnergyConsumption")
+        assert handle == "handle"
+        return self.millijoules
+
+
+class FakeCudaWithUuid(FakeCuda):
+    def get_device_properties(self, device: str) -> SimpleNamespace:
+        return SimpleNamespace(uuid=f"1234-of-{device}")
+
+
+@pytest.fixture
+def nvml(monkeypatch, install_cuda) -> FakeNvml:
+    install_cuda(FakeCudaWithUuid())
+    module = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", module)
+    return module
+
+
+def test_energy_of_phases_and_of_the_time_between_adds_up_to_what_the_counter_moved(nvml) -> None:
+    ledger = Ledger(device="cuda:1", num_devices=1, attempt=0, since=time.perf_counter())
+    nvml.millijoules += 500
+    with ledger.phase("update", step=1):
+        nvml.millijoules += 7_000
+    nvml.millijoules += 250
+    update, idle = ledger.drain()
+    assert nvml.asked_for == ["GPU-1234-of-cuda:1"], "torch's index is not NVML's"
+    assert (update.energy_joules, idle.energy_joules) == (7.0, 0.75)
+    nvml.millijoules += 125
+    with suppress(OSError), ledger.phase("update", step=2):
+        nvml.millijoules += 1_000
+        raise OSError("gone")
+    failed, idle = ledger.drain()
+    assert (failed.energy_joules, idle.energy_joules) == (1.0, 0.125)
+    totals = {t.phase: t.energy_joules for t in summarize([update, failed, idle])}
+    assert totals == {"update": 7.0, "failed": 1.0, "idle": 0.125}
+
+
+@pytest.mark.parametrize(
+    "call", ["nvmlInit", "nvmlDeviceGetHandleByUUID", "nvmlDeviceGetTotalEnergyConsumption"]
+)
+def test_a_refused_call_leaves_the_energy_unknown_and_the_run_alone(nvml, call: str) -> None:
+    nvml.refuses = call
+    ledger = Ledger(device="cuda", num_devices=1, attempt=0, since=time.perf_counter())
+    with ledger.phase("update", step=1):
+        nvml.millijoules += 7_000
+    assert [e.energy_joules for e in ledger.drain()] == [None, None]
+
+
+def test_a_counter_that_stops_answering_leaves_that_phase_unknown(nvml) -> None:
+    ledger = Ledger(device="cuda", num_devices=1, attempt=0, since=time.perf_counter())
+    with ledger.phase("update", step=1):
+        nvml.refuses = "nvmlDeviceGetTotalEnergyConsumption"
+    nvml.refuses = ""
+    entries = ledger.drain()
+    assert [e.energy_joules for e in entries] == [None, None]
+    with ledger.phase("update", step=2):
+        nvml.millijoules += 2_000
+    known = ledger.drain()
+    assert known[0].energy_joules == 2.0
+    assert {t.phase: t.energy_joules for t in summarize([*entries, *known])}["update"] is None
+
+
+def test_without_the_package_or_without_a_gpu_there_is_no_energy(monkeypatch, install_cuda) -> None:
+    install_cuda(FakeCudaWithUuid())
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    for device in ("cuda", "cpu"):
+        ledger = Ledger(device=device, num_devices=1, attempt=0, since=time.perf_counter())
+        with ledger.phase("update", step=1):
+            pass
+        assert [e.energy_joules for e in ledger.drain()] == [None, None]

@@ -274,3 +274,15 @@ def test_the_gold_section_may_be_absent_and_demands_a_reward_where_it_is_there(
     assert load_dumped(dump_recipe(recipe)) == recipe
     with pytest.raises(RecipeError, match=r"Did you mean 'gold\.every'"):
         load_recipe([path], overrides=["gold.evry=5"])
+
+
+@pytest.mark.parametrize("price", ["-1", "inf", "nan", '"a"'])
+def test_a_price_is_a_number_and_not_negative(folder: Path, price: str) -> None:
+    bad = write(folder, f"[prices]\ndevice_hour = {price}")
+    assert "prices" in message_of([folder / "base.toml", bad])
+
+
+@pytest.mark.parametrize("currency", ["", " ", "a\\nb", "nine long"])
+def test_a_currency_is_a_short_name(folder: Path, currency: str) -> None:
+    bad = write(folder, f'[prices]\ncurrency = "{currency}"')
+    assert "currency must be a short name" in message_of([folder / "base.toml", bad])

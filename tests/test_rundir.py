@@ -247,6 +247,32 @@ def test_another_recipe_is_refused_with_the_settings_that_differ(tmp_path):
         open_run(tmp_path / "run", prompt_hash="other").__enter__()
 
 
+def test_a_run_goes_on_under_other_prices_and_keeps_the_newest(tmp_path):
+    plain = {"seed": 0, "training": {"steps": 3}}
+    run, (cheap, dear) = (
+        tmp_path / "run",
+        [plain | {"prices": {"device_hour": price, "currency": "USD"}} for price in (1.0, 2.5)],
+    )
+    # The first is a recipe from before there were prices.
+    for recipe in (plain, cheap, dear):
+        with open_run(run, recipe=recipe) as opened:
+            before = opened.record()
+            assert before["recipe"] == recipe
+    assert {"prompt_hash", "versions", "created"} <= before.keys()
+    with pytest.raises(CheckpointError, match=r"recipe\.seed: 0 -> 1") as caught:
+        open_run(run, recipe=cheap | {"seed": 1}).__enter__()
+    assert "prices" not in str(caught.value)
+    assert RunDir(run).record() == before, "a refused start changes nothing"
+
+
+def test_the_peak_of_an_attempt_is_known_where_it_was_measured(tmp_path):
+    with open_run(tmp_path / "run") as run:
+        assert run.peaks() == {}
+        run.append_environment(0, {"device": "cpu"})
+        run.append_environment(1, {"device": "cpu", "peak_flops": 2e9})
+        assert run.peaks() == {1: 2e9}
+
+
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(CheckpointError, match=r"thesis\.tex"):

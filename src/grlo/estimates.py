@@ -11,12 +11,6 @@ from typing import Any, Literal
 from grlo.errors import ModelError
 from grlo.settings import LoraSettings, ModelSettings, Recipe
 
-TRAINING_FACTOR = 3
-"""Forward and backward cost three forwards: the backward pass has two matrix products for each one
-of the forward pass (Kaplan et al. 2020, section 2.1)."""
-CHECKPOINTING_FACTOR = 4
-"""The same with gradient checkpointing, which repeats the forward pass."""
-
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 LOGIT_CHUNK_ELEMENTS = 2**26
 """Logits that the learner holds at a time; see `grlo.training.models`."""
@@ -167,6 +161,11 @@ def _num_labels(config: Mapping[str, Any]) -> int:
 # Floating-point operations ------------------------------------------------------------------------
 
 
+def weight_flops(shape: ModelShape, *, num_tokens: int, num_outputs: int) -> float:
+    """The part of `forward_flops` that multiplies by weights."""
+    return float(2 * shape.active_parameters * num_tokens + 2 * shape.head_parameters * num_outputs)
+
+
 def forward_flops(
     shape: ModelShape, *, num_tokens: int, num_cached: int = 0, num_outputs: int | None = None
 ) -> float:
@@ -187,9 +186,7 @@ def forward_flops(
     total = num_cached + num_tokens
     num_keys = (total * (total + 1) - num_cached * (num_cached + 1)) // 2
     attention = 4 * shape.num_layers * shape.num_heads * shape.head_dim * num_keys
-    return float(
-        2 * shape.active_parameters * num_tokens + 2 * shape.head_parameters * outputs + attention
-    )
+    return weight_flops(shape, num_tokens=num_tokens, num_outputs=outputs) + attention
 
 
 # Memory -------------------------------------------------------------------------------------------

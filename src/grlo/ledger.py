@@ -1,17 +1,19 @@
-"""The ledger: seconds, tokens, operations, memory and requests of every phase of every step."""
+"""The ledger: seconds, tokens, operations, memory, energy and requests of every phase of a run."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from grlo.types import LedgerEntry, Usage
+from grlo.energy import energy_reader
+from grlo.types import LedgerEntry, Usage, Work
 
 
 @dataclass
@@ -19,9 +21,16 @@ class PhaseCost:
     """Filled in while a phase runs."""
 
     tokens: int = 0
-    flops: float = 0.0
     usage: Usage = field(default_factory=Usage)
     """What the phase asked of remote services."""
+    work: dict[str, Work] = field(default_factory=dict)
+    """By component."""
+
+    def add(self, work: Mapping[str, Work]) -> None:
+        """Takes in what components have done."""
+        for name, done in work.items():
+            before = self.work.get(name, Work())
+            self.work[name] = Work(before.tokens + done.tokens, before.flops + done.flops)
 
 
 class Ledger:
@@ -29,6 +38,8 @@ class Ledger:
 
     Peak memory is what was allocated on a GPU, and the resident set of the process on a CPU: within
     the phase on Linux, since the start of the process where the kernel does not let it be reset.
+    Energy is that of the whole device, whoever uses it. Its counter moves about ten times a second:
+    sums over many phases are exact, single short ones are not.
 
     Args:
         device: `cpu`, `cuda`, `cuda:1`, ...
@@ -47,15 +58,24 @@ class Ledger:
         self._attempt = attempt
         self._entries: list[LedgerEntry] = []
         self._accounted = since
+        self._read_energy = energy_reader(device)
+        self._energy_accounted = self._read_energy()
         self._step = 0
 
     @contextmanager
-    def phase(self, name: str, *, step: int) -> Iterator[PhaseCost]:
-        """Times the body; on a GPU it waits for the device first and last."""
+    def phase(self, name: str, *, step: int, since: float | None = None) -> Iterator[PhaseCost]:
+        """Times the body; on a GPU it waits for the device first and last.
+
+        Args:
+            name: See `LedgerEntry`.
+            step: Of the run; 0 before the first.
+            since: Moment of `time.perf_counter` at which the phase began, where that was earlier.
+        """
         cost = PhaseCost()
         _synchronize(self._device)
         _reset_peak(self._device)
-        start = time.perf_counter()
+        start = time.perf_counter() if since is None else since
+        energy = self._read_energy()
         status = "failed"
         try:
             yield cost
@@ -70,7 +90,7 @@ class Ledger:
                     num_devices=self._num_devices,
                     device=self._name,
                     tokens=cost.tokens,
-                    flops=cost.flops,
+                    flops=math.fsum(work.flops for work in cost.work.values()),
                     peak_memory_bytes=_peak_bytes(self._device),
                     attempt=self._attempt,
                     status=status,
@@ -78,6 +98,9 @@ class Ledger:
                     input_tokens=cost.usage.input_tokens,
                     output_tokens=cost.usage.output_tokens,
                     dollars=cost.usage.dollars,
+                    flops_by={name: work.flops for name, work in cost.work.items()},
+                    tokens_by={name: work.tokens for name, work in cost.work.items()},
+                    energy_joules=_spent(energy, self._read_energy()),
                 )
             )
 
@@ -89,6 +112,9 @@ class Ledger:
             now = time.perf_counter()
             idle = now - self._accounted - sum(entry.seconds for entry in entries)
             self._accounted = now
+            energy = self._read_energy()
+            spent = _spent(self._energy_accounted, energy)
+            self._energy_accounted = energy
             entries.append(
                 LedgerEntry(
                     step=self._step,
@@ -96,11 +122,8 @@ class Ledger:
                     seconds=max(0.0, idle),
                     num_devices=self._num_devices,
                     device=self._name,
-                    tokens=0,
-                    flops=0.0,
-                    peak_memory_bytes=0,
                     attempt=self._attempt,
-                    status="ok",
+                    energy_joules=_spent(_sum_known(e.energy_joules for e in entries), spent),
                 )
             )
         return tuple(entries)
@@ -120,6 +143,23 @@ class PhaseTotal:
     peak_memory_bytes: int
     usage: Usage
     """Of remote services."""
+    flops_by: Mapping[str, float]
+    tokens_by: Mapping[str, int]
+    energy_joules: float | None
+    """None where that of a part is unknown."""
+    capacity: float | None
+    """Operations that the devices could have done in this time; None where that is unknown."""
+    completed_flops: float
+    """Without those of phases that failed: nobody knows how far they came."""
+
+    @property
+    def utilization(self) -> float | None:
+        """Model FLOPs utilisation (PaLM, Chowdhery et al. 2022, appendix B): the operations that
+        the models take over those that the devices could have done, as a share. What gradient
+        checkpointing computes again is not counted. None without operations or a known peak."""
+        if not self.capacity or not self.completed_flops:
+            return None
+        return self.completed_flops / self.capacity
 
 
 def total_usage(usages: Iterable[Usage]) -> Usage:
@@ -133,11 +173,18 @@ def total_usage(usages: Iterable[Usage]) -> Usage:
     )
 
 
-def summarize(entries: Sequence[LedgerEntry]) -> tuple[PhaseTotal, ...]:
+def summarize(
+    entries: Sequence[LedgerEntry], *, peaks: Mapping[int, float] | None = None
+) -> tuple[PhaseTotal, ...]:
     """Totals by phase; failed work and work that a resume did again are phases of their own.
 
     The device-hours of all rows add up to those of all entries.
+
+    Args:
+        entries: Of a run.
+        peaks: Attempt -> operations that one device was measured to do in a second.
     """
+    known = peaks or {}
     first_steps = _first_steps(entries)
     rows: dict[str, list[LedgerEntry]] = {}
     for entry in entries:
@@ -160,8 +207,35 @@ def summarize(entries: Sequence[LedgerEntry]) -> tuple[PhaseTotal, ...]:
             usage=total_usage(
                 Usage(e.requests, e.input_tokens, e.output_tokens, e.dollars) for e in group
             ),
+            flops_by=_add_up(entry.flops_by for entry in group),
+            tokens_by=_add_up(entry.tokens_by for entry in group),
+            energy_joules=_sum_known(entry.energy_joules for entry in group),
+            capacity=_sum_known(
+                e.seconds * e.num_devices * known[e.attempt] if e.attempt in known else None
+                for e in group
+            ),
+            completed_flops=sum(entry.flops for entry in group if entry.status == "ok"),
         )
         for name, group in rows.items()
+    )
+
+
+def add_up(name: str, totals: Sequence[PhaseTotal]) -> PhaseTotal:
+    """All of them as one, under a name of its own."""
+    return PhaseTotal(
+        phase=name,
+        seconds=sum(total.seconds for total in totals),
+        device_hours=sum(total.device_hours for total in totals),
+        share=sum(total.share for total in totals),
+        tokens=sum(total.tokens for total in totals),
+        flops=sum(total.flops for total in totals),
+        peak_memory_bytes=max(total.peak_memory_bytes for total in totals),
+        usage=total_usage(total.usage for total in totals),
+        flops_by=_add_up(total.flops_by for total in totals),
+        tokens_by=_add_up(total.tokens_by for total in totals),
+        energy_joules=_sum_known(total.energy_joules for total in totals),
+        capacity=_sum_known(total.capacity for total in totals),
+        completed_flops=sum(total.completed_flops for total in totals),
     )
 
 
@@ -176,6 +250,26 @@ def _first_steps(entries: Sequence[LedgerEntry]) -> dict[int, int]:
         if entry.step > 0:  # Step 0 is the loading of models, which every attempt needs.
             first[entry.attempt] = min(entry.step, first.get(entry.attempt, entry.step))
     return first
+
+
+def _add_up(mappings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Sums by name."""
+    total: Counter[str] = Counter()
+    for mapping in mappings:
+        total.update(mapping)
+    return dict(total)
+
+
+def _sum_known(values: Iterable[float | None]) -> float | None:
+    """The sum; None where a part is unknown."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return math.fsum(known) if len(known) == len(found) else None
+
+
+def _spent(before: float | None, after: float | None) -> float | None:
+    """The difference of two readings; None where one is missing."""
+    return None if before is None or after is None else max(0.0, after - before)
 
 
 def _cuda(device: str) -> Any:

@@ -31,8 +31,11 @@ RolloutKind = Literal["rollouts", "gold"]
 EVALUATION_LEDGER = "ledger.jsonl"
 """Of an evaluation, in its folder."""
 _LOCK = "run.lock"
+_LOCK_POLL_SECONDS = 0.1
 PARTIAL = ".partial"
 """Ending of what is being written and not yet whole."""
+_PRICES = "prices"
+"""Section of a recipe that says nothing of what is trained."""
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -121,24 +124,34 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Keeps other processes from writing a folder.
+
+    Args:
+        folder: What is to be written.
+        patience: Seconds to wait for another process to end.
 
     Raises:
         CheckpointError: Another process is writing it.
     """
+    until = time.monotonic() + patience
     # The kernel drops the lock with the process, however that ends.
     path = folder / _LOCK
     with _disk_errors(path):
         file = path.open("w")
     with file:
         with _disk_errors(path):
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise CheckpointError(
-                    f"another process is writing {folder}. Wait for it, or choose another folder."
-                ) from error
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() >= until:
+                        raise CheckpointError(
+                            f"another process is writing {folder}. Wait for it, or choose another "
+                            "folder."
+                        ) from error
+                time.sleep(_LOCK_POLL_SECONDS)
         yield
 
 
@@ -171,6 +184,8 @@ class RunDir:
     ) -> Iterator[RunDir]:
         """A run to be written, locked against a second process.
 
+        A run goes on under other prices; its record keeps the newest.
+
         Args:
             path: New or empty folder, or one with a run of the same recipe.
             recipe: The resolved recipe.
@@ -187,12 +202,16 @@ class RunDir:
         with locked(run.path):
             record = {"recipe": recipe, "prompt_hash": prompt_hash}
             if run.recipe_file.exists():
-                run._require_same(json.loads(json.dumps(record)))
+                record = json.loads(json.dumps(record))
+                run._require_same(record)
+                before = run.record()
+                if before["recipe"].get(_PRICES) != record["recipe"].get(_PRICES):
+                    run._write_record(before | {"recipe": record["recipe"]})
             else:
                 run._require_empty()
                 record |= {"data": list(data)}
                 record |= {"versions": _versions(), "commit": _commit(), "created": time.time()}
-                write_atomic(run.recipe_file, json.dumps(record, indent=1, allow_nan=False) + "\n")
+                run._write_record(record)
             yield run
 
     @classmethod
@@ -239,6 +258,11 @@ class RunDir:
         if not isinstance(record, dict):
             raise CheckpointError(f"{self.recipe_file}: expected an object, found {record!r}.")
         return record
+
+    def peaks(self) -> dict[int, float]:
+        """Attempt -> operations that its device was measured to do in a second, where it was."""
+        rows = read_jsonl(self.environment_file)
+        return {row["attempt"]: row["peak_flops"] for row in rows if row.get("peak_flops")}
 
     def metrics(self) -> list[Row]:
         """One row per step, oldest first."""
@@ -372,13 +396,16 @@ class RunDir:
         """0 for the first start of the run, one more for every later one."""
         return max((entry.attempt + 1 for entry in self.ledger()), default=0)
 
+    def _write_record(self, record: Mapping[str, Any]) -> None:
+        write_atomic(self.recipe_file, json.dumps(record, indent=1, allow_nan=False) + "\n")
+
     def _require_same(self, record: Mapping[str, Any]) -> None:
         stored = {key: self.record().get(key) for key in record}
-        before, now = dict(_flatten(stored)), dict(_flatten(record))
+        before, now = dict(flatten(stored)), dict(flatten(record))
         changed = [
             f"  {key}: {before.get(key)!r} -> {now.get(key)!r}"
             for key in dict.fromkeys((*before, *now))
-            if before.get(key) != now.get(key)
+            if before.get(key) != now.get(key) and not key.startswith(f"recipe.{_PRICES}.")
         ]
         if changed:
             raise CheckpointError(
@@ -427,15 +454,16 @@ def _line(row: Mapping[str, object]) -> str:
         return json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n"
     except ValueError as error:
         bad = [
-            key for key, value in _flatten(row) if isinstance(value, float) and value - value != 0
+            key for key, value in flatten(row) if isinstance(value, float) and value - value != 0
         ]
         raise GrloError(f"cannot record {', '.join(bad) or 'a row'}: {error}") from error
 
 
-def _flatten(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted key and value of everything in nested tables."""
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
-            yield from _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, value
 

@@ -7,6 +7,7 @@ where the paper or its release states them; models, prompt files and paths have 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -74,6 +75,8 @@ class PromptSettings:
     max_prompt_tokens: int = 1024
     overlong: Literal["drop", "error"] = "drop"
     """What happens to a prompt above the limit; drops are counted and listed."""
+    limit: int = 0
+    """The first so many prompts of all sources together; 0 takes all."""
     default_style: str = "model"
     """Style of rows in forms that carry none."""
     suffixes: Mapping[str, str] = field(default_factory=dict)
@@ -83,6 +86,7 @@ class PromptSettings:
     def __post_init__(self) -> None:
         require(len(self.sources) > 0, "sources must name at least one file or data set")
         require(self.max_prompt_tokens > 0, "max_prompt_tokens must be positive")
+        require(self.limit >= 0, "limit must not be negative")
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,26 @@ class BudgetSettings:
     def __post_init__(self) -> None:
         for name in ("device_hours", "generated_tokens", "trained_tokens", "flops", "prompts"):
             require(getattr(self, name) >= 0, f"{name} must not be negative")
+
+
+@dataclass(frozen=True)
+class PriceSettings:
+    """What a run is charged for its devices, for `grlo cost`.
+
+    Prices say nothing of what is trained: a run goes on under other ones, and keeps the newest.
+    """
+
+    device_hour: float = 0.0
+    """Of one device for an hour; 0 shows no money."""
+    currency: str = "USD"
+    """What remote services cost is in dollars: it is added where this is USD."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.device_hour < math.inf, "device_hour must be a number and not negative")
+        require(
+            self.currency.isprintable() and 0 < len(self.currency.strip()) <= 8,
+            "currency must be a short name such as USD",
+        )
 
 
 @dataclass(frozen=True)
@@ -388,6 +412,7 @@ class Recipe:
     )
     critic: CriticSettings = field(default_factory=CriticSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
+    prices: PriceSettings = field(default_factory=PriceSettings)
     checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
     shaping: ShapingSettings = field(default_factory=ShapingSettings)
     gold: GoldSettings | None = None
@@ -471,5 +496,6 @@ class SFTRecipe:
         default_factory=lambda: OptimizerSettings(learning_rate=1e-5)
     )
     budget: BudgetSettings = field(default_factory=BudgetSettings)
+    prices: PriceSettings = field(default_factory=PriceSettings)
     checkpoint: SFTCheckpointSettings = field(default_factory=SFTCheckpointSettings)
     trackers: TrackerSettings = field(default_factory=TrackerSettings)

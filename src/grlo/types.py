@@ -112,6 +112,17 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a component of a run did in a phase."""
+
+    tokens: int = 0
+    """That went through its model: those of a prompt once where all its samples share them, those
+    of several epochs as often."""
+    flops: float = 0.0
+    """Estimated floating-point operations."""
+
+
+@dataclass(frozen=True)
 class PreferencePair:
     """Two answers to one conversation, of which the first is preferred."""
 
@@ -130,6 +141,8 @@ class Demonstration:
     response: str
     source: str = ""
     """Where the row came from, as `file:line`."""
+    ends: bool = True
+    """False for an answer that a limit has cut: no stop token is learnt from it."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +160,8 @@ class LedgerEntry:
     tokens: int = 0
     """Tokens that the phase processed: generated, scored or trained on."""
     flops: float = 0.0
-    """Estimated floating-point operations."""
+    """Estimated floating-point operations of the models, without what gradient checkpointing
+    computes again; the sum of `flops_by`."""
     peak_memory_bytes: int = 0
     attempt: int = 0
     """0 for the first start of the run, one more for every resume."""
@@ -157,6 +171,12 @@ class LedgerEntry:
     input_tokens: int = 0
     output_tokens: int = 0
     dollars: float = 0.0
+    flops_by: Mapping[str, float] = field(default_factory=dict)
+    """By component: `engine` (generation), `reward_model`, `policy`, `critic`, `reference`."""
+    tokens_by: Mapping[str, int] = field(default_factory=dict)
+    """Likewise, as `Work` counts them."""
+    energy_joules: float | None = None
+    """What the devices took, by their own counter; None where they do not tell."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from grlo.evaluation.results import (
 )
 from grlo.interfaces import Benchmark, GradedSample, Progress, silent
 from grlo.ledger import PhaseCost
-from grlo.types import Message, Prompt, Rollout, SamplingParams, Score, Usage
+from grlo.types import Message, Prompt, Rollout, SamplingParams, Score, Usage, Work
 
 MODEL = {"path": "/somewhere", "weights_sha256": "abc"}
 
@@ -74,7 +74,7 @@ class LetterModel:
         return answers
 
     def spent(self) -> Spent:
-        return Spent(tokens=7, flops=11.0, usage=Usage(requests=1, dollars=0.5))
+        return Spent(tokens=7, work={"engine": Work(9, 11.0)}, usage=Usage(requests=1, dollars=0.5))
 
 
 def count_y(prompt: Prompt, text: str) -> Score:
@@ -301,7 +301,7 @@ def test_what_a_call_costs_is_counted_with_the_judge(tmp_path: Path) -> None:
 
     cost = PhaseCost()
     result = run(replace(make_benchmark(), verifier=Judge()), tmp_path, cost=cost)
-    assert (cost.tokens, cost.flops) == (7, 11.0)
+    assert (cost.tokens, cost.work) == (7, {"engine": Work(9, 11.0)})
     assert cost.usage == Usage(requests=6, dollars=2.5)
     assert result.score is not None
     assert result.score.value == pytest.approx(sum(len(s.text) > 1 for s in result.samples) / 18)

@@ -23,6 +23,7 @@ from grlo.types import (
     Score,
     StepResult,
     Usage,
+    Work,
 )
 
 
@@ -157,7 +158,10 @@ def signal(prompts: Sequence[Prompt] = PROMPTS, **settings) -> tuple[GoldSignal,
         renderer=Renderer(),
         sampling=SamplingParams(max_tokens=9),
         ledger=ledger,
-        count_flops=lambda phase, rollouts: {"generate": 100.0, "score": 10.0}[phase],
+        count_flops=lambda phase, rollouts: {
+            "generate": {"engine": Work(18, 100.0)},
+            "score": {"reward_model": Work(30, 10.0)},
+        }[phase],
         seed=0,
     )
     return gold, engine, ledger
@@ -180,6 +184,7 @@ def test_evaluations_come_every_k_steps_and_at_the_last_with_the_mean_reward_bet
     assert [(e.phase, e.step, e.tokens, e.flops, e.requests, e.dollars) for e in entries] == [
         ("evaluate", n, 18, 110.0, 6, 0.25) for n in (3, 6, 8)
     ]
+    assert all(e.tokens_by == {"engine": 18, "reward_model": 30} for e in entries)
 
 
 def test_without_held_out_prompts_the_rollouts_of_the_step_are_scored():
@@ -194,7 +199,7 @@ def test_without_held_out_prompts_the_rollouts_of_the_step_are_scored():
     assert metrics["gold/standard_error"] == pytest.approx(expected.standard_error)
     assert not engine.seeds
     (entry,) = ledger.drain()
-    assert (entry.tokens, entry.flops) == (0, 10.0)
+    assert (entry.tokens, entry.flops, entry.flops_by) == (0, 10.0, {"reward_model": 10.0})
 
 
 def test_unscored_answers_are_left_out_and_counted():

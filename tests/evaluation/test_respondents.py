@@ -12,7 +12,7 @@ from fake_endpoint import completion, error, serve
 from grlo.endpoint import EndpointSettings
 from grlo.evaluation.respondents import Answer, LocalModel, RemoteModel
 from grlo.interfaces import OnCompletion, Progress, ignore, silent
-from grlo.types import Completion, Message, Prompt, SamplingParams
+from grlo.types import Completion, Message, Prompt, SamplingParams, Work
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,9 +92,10 @@ def test_the_engine_is_opened_at_the_first_question_and_draws_one_answer_a_promp
         opened.append(True)
         return engine
 
-    model = LocalModel(
-        open_engine, LetterRenderer(), template="t", count_flops=lambda p, a: 100.0 * p + a
-    )
+    def count(rows: Sequence[tuple[Sequence[int], int]]) -> Work:
+        return Work(len(rows), sum(100.0 * len(prompt) + drawn for prompt, drawn in rows))
+
+    model = LocalModel(open_engine, LetterRenderer(), template="t", count_flops=count)
     assert opened == []
     assert ask(model, "ab", "c") == [Answer("it is 4", "stop", 8)] * 2
     ask(model, "d")
@@ -103,7 +104,7 @@ def test_the_engine_is_opened_at_the_first_question_and_draws_one_answer_a_promp
     assert (sampling.num_samples, sampling.stop) == (1, (STOP,))
     assert engine.calls[0]["seeds"] == [0, 1]
     spent = model.spent()
-    assert (spent.tokens, spent.flops) == (24, 100.0 * 4 + 24)
+    assert (spent.tokens, spent.work) == (24, {"engine": Work(3, 100.0 * 4 + 24)})
     assert model.spent().tokens == 0
     assert model.template(()) == "t"
     model.close()

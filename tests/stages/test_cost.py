@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from grlo.errors import CheckpointError
+from grlo.errors import CheckpointError, RecipeError
 from grlo.rundir import RunDir, append_jsonl
 from grlo.stages.cost import cost
 from grlo.types import LedgerEntry
@@ -33,9 +34,18 @@ def entry(phase: str, *, step: int, hours: float, attempt: int = 0, status: str 
     )
 
 
-def write_run(path: Path, entries: Iterable[LedgerEntry]) -> Path:
-    with RunDir.create_or_open(path, recipe={}, prompt_hash="") as run:
+def write_run(
+    path: Path,
+    entries: Iterable[LedgerEntry],
+    *,
+    prices: dict[str, object] | None = None,
+    peaks: Sequence[float] = (),
+) -> Path:
+    recipe = {"prices": prices} if prices else {}
+    with RunDir.create_or_open(path, recipe=recipe, prompt_hash="") as run:
         run.append_ledger(entries)
+        for attempt, peak in enumerate(peaks):
+            run.append_environment(attempt, {"peak_flops": peak})
     return path
 
 
@@ -68,15 +78,127 @@ def test_attempts_add_up_with_failed_and_repeated_work_apart_on_80_columns(
     del rows["phase"]
     totals = rows.pop("total")
     total = float(totals[1])
-    assert totals[-1] == "3.00", "memory is a peak: phases share it and do not add up"
+    memory = [line.split() for line in out.splitlines() if line.strip().startswith("total")]
+    assert memory[1] == ["total", "3.00"], "memory is a peak: phases share it and do not add up"
     hours = {phase: float(cells[1]) for phase, cells in rows.items()}
     assert hours == {"generate": 196, "update": 82, "load": 2, "repeated": 24, "failed": 8}
     assert total == sum(hours.values()) == 39 * 8
     assert list(rows)[-2:] == ["repeated", "failed"]
     assert rows["generate"][3:5] == ["247M", f"{246_913_578 / (24.5 * HOUR) / 1e3:.3g}K"]
-    assert rows["generate"][-1] == "3.00"
+    assert rows["generate"][-2:] == ["3.00e+19", "-"], "no peak was measured"
     shares = [float(cells[2]) for cells in rows.values()]
     assert sum(shares) == pytest.approx(100, abs=0.05 * len(shares))
+
+
+def table(text: str, title: str) -> dict[str, list[str]]:
+    """First cell -> the others, for the lines of the table with that title."""
+    rows: dict[str, list[str]] = {}
+    for line in text.partition(title)[2].splitlines()[1:]:
+        if rows and not line.strip():
+            break
+        first, *others = re.split(r"\s{2,}", line.strip())
+        if first and "\u2500" not in first:
+            rows[first] = others
+    return rows
+
+
+def test_utilization_is_that_of_the_measured_peaks(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    entries = [
+        entry("generate", step=1, hours=10),
+        entry("update", step=2, hours=1, attempt=1),
+        entry("update", step=3, hours=1, attempt=1, status="failed"),
+        replace(entry("idle", step=3, hours=1, attempt=1), flops=0.0),
+    ]
+    # 1.5e19 in ten hours on eight devices that do so much in five, and so on.
+    slow, fast = 1.5e19 / (8 * 5 * HOUR), 1.5e19 / (8 * 0.25 * HOUR)
+    cost(write_run(tmp_path / "run", entries, peaks=[slow, fast]))
+    shares = {phase: cells[-1] for phase, cells in rows_of(capsys.readouterr().out).items()}
+    total = 2 * 1.5e19 / (8 * HOUR * (10 * slow + 3 * fast))
+    assert shares == {
+        "phase": "MFU, %",
+        "generate": "50.0",
+        "update": "25.0",
+        "idle": "-",
+        "failed": "-",
+        "total": f"{100 * total:.1f}",
+    }
+
+
+def test_money_is_device_hours_at_their_price_and_the_dollars_of_remote_services(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    entries = [
+        entry("generate", step=1, hours=2),
+        replace(entry("score", step=1, hours=1), requests=3, dollars=0.25),
+        entry("evaluate", step=1, hours=0.5),
+        entry("generate", step=2, hours=1, status="failed"),
+    ]
+    run = write_run(tmp_path / "run", entries, prices={"device_hour": 3.0, "currency": "USD"})
+    cost(run)
+    out = capsys.readouterr().out
+    assert table(out, "energy and money") == {
+        "phase": ["GiB", "USD"],
+        "generate": ["3.00", "48.0000"],
+        "score": ["3.00", "24.2500"],
+        "evaluate": ["3.00", "12.0000"],
+        "failed": ["3.00", "24.0000"],
+        "total": ["3.00", "108.2500"],
+    }
+    assert "device-hours at 3 each, with the dollars" in " ".join(out.split())
+    cost(run, price=0.5)
+    assert table(capsys.readouterr().out, "energy and money")["total"] == ["3.00", "18.2500"]
+    cost(run, price=0.0)
+    assert "USD" not in capsys.readouterr().out
+    for price in (-1.0, math.inf, math.nan):
+        with pytest.raises(RecipeError, match="--price"):
+            cost(run, price=price)
+
+
+def test_dollars_are_not_added_to_another_currency(tmp_path, capsys):
+    entries = [replace(entry("score", step=1, hours=1), requests=3, dollars=0.25)]
+    prices: dict[str, object] = {"device_hour": 3.0, "currency": "EUR"}
+    cost(write_run(tmp_path / "run", entries, prices=prices))
+    out = capsys.readouterr().out
+    assert table(out, "energy and money")["total"] == ["3.00", "24.0000"]
+    assert "without the dollars" in " ".join(out.split())
+
+
+def test_energy_is_shown_where_the_devices_told_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    entries = [
+        replace(entry("generate", step=1, hours=2), energy_joules=3600.0 * 700),
+        replace(entry("update", step=1, hours=1), energy_joules=3600.0 * 1350.5),
+    ]
+    cost(write_run(tmp_path / "run", entries))
+    assert table(capsys.readouterr().out, "energy and money") == {
+        "phase": ["GiB", "Wh"],
+        "generate": ["3.00", "700.00"],
+        "update": ["3.00", "1,350.50"],
+        "total": ["3.00", "2,050.50"],
+    }
+    unknown = [*entries, entry("update", step=2, hours=1)]
+    cost(write_run(tmp_path / "mixed", unknown))
+    rows = table(capsys.readouterr().out, "energy and money")
+    assert [rows[name][1] for name in ("generate", "update", "total")] == ["700.00", "-", "-"]
+
+
+def test_work_is_shown_by_component_and_adds_up(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    own = {"flops_by": {"policy": 0.9e19, "critic": 0.6e19}, "tokens_by": {"policy": 5_000}}
+    entries = [replace(entry("update", step=1, hours=1), **own), entry("update", step=2, hours=1)]
+    run = write_run(tmp_path / "run", entries)
+    cost(run)
+    # The second entry is of a version that knew no components.
+    assert table(capsys.readouterr().out, "by component") == {
+        "component": ["tokens", "FLOPs", "% of FLOPs"],
+        "not recorded": ["-", "1.50e+19", "50.0"],
+        "policy": ["5K", "9.00e+18", "30.0"],
+        "critic": ["-", "6.00e+18", "20.0"],
+    }
+    cost(write_run(tmp_path / "old", entries[1:]))
+    assert "by component" not in capsys.readouterr().out
 
 
 def test_tokens_in_no_time_have_no_speed(tmp_path, capsys):
@@ -127,11 +249,12 @@ def test_requests_tokens_and_dollars_have_a_table_where_there_are_any(
     assert "remote" not in capsys.readouterr().out
 
 
-def test_a_ledger_from_before_requests_were_counted_is_read(tmp_path, capsys):
+def test_a_ledger_from_before_requests_and_components_were_counted_is_read(tmp_path, capsys):
     run = write_run(tmp_path / "run", [entry("generate", step=1, hours=1)])
     file = RunDir(run).ledger_file
     row = json.loads(file.read_text())
-    for name in ("requests", "input_tokens", "output_tokens", "dollars"):
+    later = ("requests", "input_tokens", "output_tokens", "dollars", "flops_by", "tokens_by")
+    for name in (*later, "energy_joules"):
         del row[name]
     file.write_text(json.dumps(row) + "\n")
     assert RunDir(run).ledger() == [entry("generate", step=1, hours=1)]
@@ -167,9 +290,10 @@ def test_of_an_evaluation_the_cost_is_shown_by_benchmark(
     )
     rows = [{"benchmark": name, **asdict(entry)} for name in ("math500", "gsm8k", "gsm8k")]
     append_jsonl(tmp_path / "ledger.jsonl", rows)
-    cost(tmp_path)
+    cost(tmp_path, price=3.0)
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.split()}
     assert "1.0000" in lines["math500"]
     assert "2.0000" in lines["gsm8k"]
     assert "3.0000" in lines["total"]
     assert "4.5000" in lines["total"]
+    assert "13.5000" in lines["total"], "three device-hours at 3, and 4.5 dollars"

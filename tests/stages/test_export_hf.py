@@ -99,6 +99,19 @@ def test_the_card_says_what_the_run_recorded(make_run, tmp_path):
     assert str(tmp_path) not in body, "paths of this machine tell a reader nothing"
 
 
+def test_the_card_has_utilisation_and_money_where_there_are_prices(make_run, tmp_path):
+    run = make_run()
+    plain = (export_hf(run, out=tmp_path / "plain") / "README.md").read_text()
+    assert "| phase | time | device-hours | % | tokens | FLOPs | MFU, % |" in plain
+    record = RunDir(run).record()
+    record["recipe"]["prices"] = {"device_hour": 7.2e6, "currency": "CHF"}
+    RunDir(run).recipe_file.write_text(json.dumps(record))
+    card = (export_hf(run, out=tmp_path / "priced") / "README.md").read_text()
+    assert "| FLOPs | MFU, % | CHF |" in card
+    updates = [entry.seconds for entry in RunDir(run).ledger() if entry.phase == "update"]
+    assert f"| {2000 * sum(updates):,.4f} |" in card
+
+
 def test_an_earlier_step_is_exported_with_its_own_numbers(make_run, tmp_path):
     run = make_run()
     out = export_hf(run, out=tmp_path / "first", step=1)

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -149,6 +148,13 @@ def test_a_run_leaves_a_model_metrics_rollouts_and_a_ledger(make_recipe, tmp_pat
     assert phases == {*work, "idle"}
     working = [e for e in run.ledger() if e.phase in ("generate", "score", "annotate", "update")]
     assert all(e.tokens > 0 and e.flops > 0 and e.seconds > 0 for e in working)
+    assert all(e.flops == sum(e.flops_by.values()) for e in run.ledger())
+    assert {(e.phase, *e.flops_by) for e in working} == {
+        ("generate", "engine"),
+        ("score", "reward_model"),
+        ("annotate", "policy", "critic"),
+        ("update", "policy", "critic"),
+    }
     assert len(run.rollouts_file(1).read_text().splitlines()) == 6
 
 
@@ -300,6 +306,9 @@ def test_every_start_records_its_machine(make_recipe, tmp_path):
     (row,) = read_jsonl(run.environment_file)
     assert (row["attempt"], row["device"], row["reward"]) == (0, "cpu", {})
     assert row["versions"]["torch"] == torch.__version__
+    assert row["peak_dtype"] == "float32"
+    assert run.peaks() == {0: row["peak_flops"]}
+    assert row["peak_flops"] > 1e6
 
 
 def test_a_run_on_a_built_file_records_its_manifest_and_shows_it(make_recipe, tmp_path, capsys):
@@ -354,16 +363,3 @@ def test_the_ledger_of_a_run_agrees_with_what_its_budget_was_charged(make_recipe
     updates = [entry.tokens for entry in run.ledger() if entry.phase == "update"]
     first = next(n for n in range(1, 5) if 700 - sum(updates[:n]) < updates[n - 1] / 2)
     assert len(updates) == len(run.metrics()) == first
-
-
-def test_phases_of_the_ledger_add_up_to_the_wall_time_of_the_run(make_recipe, tmp_path):
-    recipe = load_recipe([make_recipe("ppo")])
-    start = time.perf_counter()
-    train(recipe, run_dir=tmp_path / "run")
-    seconds = time.perf_counter() - start
-    entries = RunDir(tmp_path / "run").ledger()
-    accounted = sum(entry.seconds for entry in entries)
-    # The last entry cannot hold the time in which it is itself written.
-    assert seconds - 0.5 < accounted <= seconds
-    assert all(entry.seconds >= 0 for entry in entries)
-    assert sum(entry.seconds for entry in entries if entry.phase == "idle") < 0.9 * accounted

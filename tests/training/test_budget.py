@@ -93,3 +93,14 @@ def test_every_draw_of_a_step_is_charged():
     budget = Budget(BudgetSettings(prompts=1000), prompts_per_step=8)
     budget.charge(1, [entry(1, "generate"), entry(1, "generate"), entry(1, "update")])
     assert budget.spent["prompts"] == 16
+
+
+def test_the_expected_number_of_steps_follows_from_what_they_cost() -> None:
+    budget = Budget(BudgetSettings(trained_tokens=1000.0, flops=1e9), prompts_per_step=4)
+    assert budget.expected_steps(0, most=50) == 50
+    budget.charge(1, [entry(1, "update", tokens=100, flops=1e6)])
+    assert budget.expected_steps(1, most=50) == 10
+    budget.charge(2, [entry(2, "update", tokens=300, flops=1e6)])
+    assert budget.expected_steps(2, most=50) == 5
+    assert budget.expected_steps(2, most=3) == 3
+    assert Budget(BudgetSettings(), prompts_per_step=4).expected_steps(7, most=50) == 50

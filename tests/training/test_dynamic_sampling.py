@@ -11,7 +11,7 @@ from grlo.errors import RewardError
 from grlo.ledger import Ledger
 from grlo.training.metrics import informative_groups
 from grlo.training.trainer import Trainer
-from grlo.types import Completion, Message, Prompt, Rollout, SamplingParams, Score, Usage
+from grlo.types import Completion, Message, Prompt, Rollout, SamplingParams, Score, Usage, Work
 
 NUM_SAMPLES = 2
 
@@ -116,7 +116,7 @@ def make_trainer() -> MakeTrainer:
             learner=cast(Any, Learner()),
             sampling=SamplingParams(max_tokens=2, num_samples=NUM_SAMPLES),
             ledger=Ledger(device="cpu", num_devices=1, attempt=0),
-            count_flops=lambda phase, rollouts: 0.0,
+            count_flops=lambda phase, rollouts, *, step: {},
             seed=0,
             max_draws=max_draws,
         )
@@ -234,6 +234,22 @@ def test_without_dynamic_sampling_every_group_is_kept(make_trainer: MakeTrainer)
     assert drawn(result) == ["3a", "3b"], "a step is a draw"
     assert cast(Any, trainer.learner).groups == [[0, 0, 1, 1]]
     assert not any(name.startswith("sampling/") for name in result.metrics)
+
+
+def test_answers_without_a_score_are_not_charged_to_the_update(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(Reward("1a", unscored="1b"), max_draws=1)
+    counted: dict[str, int] = {}
+
+    def count(phase: str, rollouts: Sequence[Rollout], *, step: int) -> dict[str, Work]:
+        counted[phase] = len(rollouts)
+        return {}
+
+    trainer.count_flops = count
+    (result,) = trainer.steps(start=1, stop=1)
+    # Two prompts with two answers of two tokens; one answer has no score.
+    assert counted == {"generate": 4, "score": 4, "annotate": 3, "update": 3, "sync": 0}
+    tokens = {cost.phase: cost.tokens for cost in result.costs}
+    assert (tokens["generate"], tokens["score"], tokens["update"]) == (4 * 2, 4 * 3, 3 * 3)
 
 
 def test_unlike_penalties_are_no_spread() -> None:

@@ -190,7 +190,6 @@ def make_trainer(policy_path: Path, **changes: Any) -> SFTTrainer:
         "evaluate_every": 2,
         "pad_id": 0,
         "shape": model_shape(learner.policy),
-        "checkpoints_gradients": False,
         "ledger": Ledger(device="cpu", num_devices=1, attempt=0),
         "seed": 0,
     }

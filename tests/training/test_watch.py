@@ -9,9 +9,9 @@ import time
 
 import numpy as np
 import pytest
-from scipy.stats import pearsonr, rankdata, spearmanr
+from scipy.stats import pearsonr, spearmanr
 
-from grlo.training.watch import ranks, watch_metrics
+from grlo.training.watch import watch_metrics
 from grlo.types import Completion, Prompt, Rollout, Score
 
 
@@ -39,12 +39,6 @@ def test_correlations_of_score_and_length_are_those_of_scipy(slope):
     pearson, spearman = pearsonr(lengths, values), spearmanr(lengths, values)
     assert metrics["watch/score_length_correlation"] == pytest.approx(pearson.statistic)
     assert metrics["watch/score_length_rank_correlation"] == pytest.approx(spearman.statistic)
-
-
-def test_ranks_with_ties_are_those_of_scipy():
-    rng = random.Random(1)
-    values = [float(rng.randrange(6)) for _ in range(40)]
-    assert ranks(values) == rankdata(values).tolist()
 
 
 @pytest.mark.parametrize(

@@ -323,7 +323,7 @@ def _finite(score: Score) -> Score:
 
 def _add(cost: PhaseCost, spent: Spent) -> None:
     cost.tokens += spent.tokens
-    cost.flops += spent.flops
+    cost.add(spent.work)
     cost.usage = total_usage([cost.usage, spent.usage])
 
 

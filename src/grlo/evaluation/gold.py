@@ -20,7 +20,7 @@ from grlo.ledger import Ledger
 from grlo.rollout import sample
 from grlo.seeding import derive_rng, derive_seed
 from grlo.settings import GoldSettings
-from grlo.types import Prompt, Rollout, SamplingParams, Score, StepResult
+from grlo.types import Prompt, Rollout, SamplingParams, Score, StepResult, Work
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class GoldSignal:
         renderer: Of the policy.
         sampling: As in training; `num_samples` is that of the settings.
         ledger: Takes the cost, as phase `evaluate`.
-        count_flops: Of a phase (`generate`, `score`) with the given rollouts.
+        count_flops: Work of a phase (`generate`, `score`) with the given rollouts, by component.
         seed: The run's.
     """
 
@@ -112,7 +112,9 @@ class GoldSignal:
         renderer: Renderer,
         sampling: SamplingParams,
         ledger: Ledger,
-        count_flops: Callable[[Literal["generate", "score"], Sequence[Rollout]], float],
+        count_flops: Callable[
+            [Literal["generate", "score"], Sequence[Rollout]], Mapping[str, Work]
+        ],
         seed: int,
     ) -> None:
         self._settings, self.reward = settings, reward
@@ -149,8 +151,8 @@ class GoldSignal:
             if self._prompts:
                 rollouts = self._sample(progress)
                 cost.tokens = sum(len(rollout.completion.tokens) for rollout in rollouts)
-                cost.flops = self._count_flops("generate", rollouts)
-            cost.flops += self._count_flops("score", rollouts)
+                cost.add(self._count_flops("generate", rollouts))
+            cost.add(self._count_flops("score", rollouts))
             try:
                 scores = self.reward.score(rollouts, progress=progress)
             finally:  # What a failure has asked for was paid as well.

@@ -8,8 +8,8 @@ from typing import Literal, Protocol
 
 from grlo.endpoint import ChatRequest, Endpoint, EndpointSettings, Failure
 from grlo.interfaces import Progress, Renderer, RolloutEngine, silent
-from grlo.ledger import total_usage
-from grlo.types import Completion, Prompt, SamplingParams, Usage
+from grlo.ledger import PhaseCost, total_usage
+from grlo.types import Completion, Prompt, SamplingParams, Usage, Work
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Spent:
 
     tokens: int = 0
     """Generated."""
-    flops: float = 0.0
+    work: Mapping[str, Work] = field(default_factory=dict)
+    """Of models here, by component."""
     usage: Usage = field(default_factory=Usage)
 
 
@@ -87,7 +88,8 @@ class LocalModel:
         template: What tells its chat template from others.
         render_shots: The renderer of plain text with these shots; None where there is none.
         block_size: See `Respondent`.
-        count_flops: Operations of an answer, from the tokens of prompt and answer.
+        count_flops: Work of drawing answers, from the tokens of each prompt and how many were
+            drawn behind it.
     """
 
     def __init__(
@@ -98,14 +100,14 @@ class LocalModel:
         template: str = "",
         render_shots: Callable[[Sequence[tuple[str, str]]], Renderer] | None = None,
         block_size: int = 0,
-        count_flops: Callable[[int, int], float] = lambda num_prompt, num_answer: 0.0,
+        count_flops: Callable[[Sequence[tuple[Sequence[int], int]]], Work] = lambda rows: Work(),
     ) -> None:
         self.block_size = block_size
         self._open_engine = open_engine
         self._engine: RolloutEngine | None = None
         self._renderer, self._template = renderer, template
         self._render_shots, self._count_flops = render_shots, count_flops
-        self._spent = Spent()
+        self._cost = PhaseCost()
 
     def template(self, shots: Sequence[tuple[str, str]]) -> str:
         """See `Respondent`."""
@@ -150,20 +152,15 @@ class LocalModel:
             on_completion=lambda index, completion: on_answer(index, read(completion)),
         )
         answers = [read(completion) for completion in completions]
-        self._spent = Spent(
-            tokens=self._spent.tokens + sum(answer.num_tokens for answer in answers),
-            flops=self._spent.flops
-            + sum(
-                self._count_flops(len(prompt), answer.num_tokens)
-                for prompt, answer in zip(encoded, answers, strict=True)
-            ),
-        )
+        drawn = [answer.num_tokens for answer in answers]
+        self._cost.tokens += sum(drawn)
+        self._cost.add({"engine": self._count_flops([*zip(encoded, drawn, strict=True)])})
         return answers
 
     def spent(self) -> Spent:
         """See `Respondent`."""
-        spent, self._spent = self._spent, Spent()
-        return spent
+        cost, self._cost = self._cost, PhaseCost()
+        return Spent(tokens=cost.tokens, work=cost.work)
 
     def close(self) -> None:
         """Lets go of the engine, if there is one."""

@@ -7,7 +7,8 @@ Forms of a row, told apart by its fields:
   `response`, `completion` or `output`, each a string or a list with one message of the assistant.
 - The same prompts and the answer in `extra_info.answer`, as verl's preparation of GSM8K has it.
 
-A field named by the user comes before all of these.
+A field named by the user comes before all of these. `ends`, where it is false, says that a limit
+has cut the answer.
 """
 
 from __future__ import annotations
@@ -86,7 +87,10 @@ def parse_demonstration(row: object, *, source: str, response: str | None = None
             f"{', '.join(RESPONSE_FIELDS)}, or name the field by data.response"
         )
     text = _answer(_field(fields, names[0]), names[0])
-    return Demonstration(messages=_messages(fields), response=text, source=source)
+    ends = fields.get("ends", True)
+    if not isinstance(ends, bool):
+        raise ValueError(f"ends is {kind_of(ends)}; expected true or false")
+    return Demonstration(messages=_messages(fields), response=text, source=source, ends=ends)
 
 
 def _conversation(fields: Mapping[str, Any], *, source: str) -> Demonstration:

@@ -71,7 +71,9 @@ class LiveView:
         from rich.console import Console
 
         self._console = Console()
-        self._total, self._start = total_steps, start_step
+        self.total: float = total_steps
+        """Steps of the run, as far as that is known; a budget may end it before."""
+        self._start = start_step
         self._rewards: list[tuple[float, int]] = []
         self._latest: Mapping[str, float] = {}
         self._step = start_step
@@ -123,13 +125,13 @@ class LiveView:
         done = self._step - self._start
         if done == 0:
             return "--"
-        left = (time.monotonic() - self._began) / done * (self._total - self._step)
+        left = (time.monotonic() - self._began) / done * (self.total - self._step)
         hours, rest = divmod(int(left), 3600)
         return f"{hours}:{rest // 60:02}:{rest % 60:02}"
 
     def _line(self) -> str:
         words = [f"{name} {text}" for name, text in self._values(_PLAIN)]
-        return "  ".join([f"step {self._step}/{self._total}", *words, f"left {self._eta()}"])
+        return "  ".join([f"step {self._step}/{self.total:.0f}", *words, f"left {self._eta()}"])
 
     def _values(self, shown: tuple[tuple[str, str, str], ...]) -> list[tuple[str, str]]:
         return [
@@ -168,7 +170,7 @@ class LiveView:
         )
         if phases:
             below.append(f"seconds  {phases}")
-        title = f"step {self._step}/{self._total} · left {self._eta()}"
+        title = f"step {self._step}/{self.total:.0f} · left {self._eta()}"
         # Not as a subtitle, which is cut to the width of the rest.
         body = Group(table, *(Text(line) for line in [*below, f"now      {self._phase}"]))
         return Panel(body, title=title, expand=False)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from grlo.ledger import summarize
+from grlo.reporting.costs import known_columns, recorded_prices
 from grlo.reporting.figures import COLORS, Points, line_chart, scatter_chart, stacked_chart
 from grlo.reporting.html import grid, heading, html_table, notice, page, paragraph, quoted
 from grlo.reporting.look import looks
@@ -313,11 +314,13 @@ def _time_chart(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _cost_table(run: RunDir) -> Iterator[str]:
-    totals = sorted(summarize(run.ledger()), key=lambda total: -total.device_hours)
+    totals = summarize(run.ledger(), peaks=run.peaks())
     if totals:
+        further = known_columns(totals, recorded_prices(run.record()))
         yield heading("Cost so far")
+        columns = ["phase", "time", "device-hours", "%", "tokens", "peak memory, GiB"]
         yield html_table(
-            ["phase", "time", "device-hours", "%", "tokens", "peak memory, GiB"],
+            [*columns, *map(visible, further)],
             [
                 [
                     total.phase,
@@ -326,8 +329,9 @@ def _cost_table(run: RunDir) -> Iterator[str]:
                     percent(total.share),
                     f"{total.tokens:,}",
                     f"{total.peak_memory_bytes / 2**30:.2f}",
+                    *(column(total) for column in further.values()),
                 ]
-                for total in totals
+                for total in sorted(totals, key=lambda total: -total.device_hours)
             ],
         )
 

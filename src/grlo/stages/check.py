@@ -16,8 +16,6 @@ from typing import Any
 from grlo import registry
 from grlo.errors import CheckpointError, GrloError, ModelError, RecipeError
 from grlo.estimates import (
-    CHECKPOINTING_FACTOR,
-    TRAINING_FACTOR,
     MemoryItem,
     ModelShape,
     estimate_memory,
@@ -520,10 +518,8 @@ def _show_costs(
     sampling = recipe.sampling
     responses = sampling.prompts_per_step * sampling.samples_per_prompt * recipe.training.steps
     length = recipe.prompts.max_prompt_tokens + sampling.max_tokens
-    checkpoints = recipe.policy.gradient_checkpointing
-    training = recipe.training.num_epochs * (
-        CHECKPOINTING_FACTOR if checkpoints else TRAINING_FACTOR
-    )
+    # A pass back costs two forward; with gradient checkpointing the forward pass is done twice.
+    training = recipe.training.num_epochs * (3 + recipe.policy.gradient_checkpointing)
     needs_reference = getattr(recipe.algorithm, "needs_reference", False)
     # The policy draws, is read again before the update, and is trained; all draws are scored.
     passes = [
@@ -625,7 +621,7 @@ def _check_run(run_dir: Path, recipe: Recipe, findings: _Findings) -> None:
             stored = load_dumped(json.loads(file.read_text(encoding="utf-8"))["recipe"])
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{file} is not the recipe of a run: {error!r}") from error
-        changes = differences(stored, recipe)
+        changes = differences(replace(stored, prices=recipe.prices), recipe)
         if changes:
             raise CheckpointError(
                 f"--run {run_dir} holds a run of another recipe; choose another folder, or undo:\n"

@@ -2,56 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from grlo.errors import CheckpointError
-from grlo.ledger import PhaseTotal, summarize, total_usage
+from grlo.errors import CheckpointError, RecipeError
+from grlo.ledger import PhaseTotal, add_up, summarize
+from grlo.reporting.costs import MFU, known_columns, recorded_prices
 from grlo.reporting.tables import duration, make_table, percent
 from grlo.rundir import RunDir, evaluation_ledger
+from grlo.settings import PriceSettings
 from grlo.types import LedgerEntry
 
 _FRUITLESS = ("failed", "repeated")
 """Rows of work that the run does not rest on; they come last."""
 
 
-def cost(run_dir: Path) -> None:
+def cost(run_dir: Path, *, price: float | None = None) -> None:
     """Prints device-hours, tokens, FLOPs and memory by phase; rows add up to the total.
 
     Of an evaluation it prints them by benchmark.
 
-    Where remote models were asked, a second table has requests, tokens and dollars. Where the run
-    started from a checkpoint of another run, a third one adds the runs that led to it.
+    Further tables have energy and money by phase, tokens and FLOPs by component, requests to remote
+    models, and the runs that led to the one that this started from, each where there is any.
+
+    Args:
+        run_dir: A run, or the folder of an evaluation.
+        price: Of a device-hour, in place of the recipe's.
 
     Raises:
         CheckpointError: The folder holds no run, or one that has cost nothing yet.
+        RecipeError: The price is none.
     """
     if not RunDir(run_dir).recipe_file.is_file() and (found := evaluation_ledger(run_dir)):
-        _show_evaluation(run_dir, found)
+        _show_evaluation(run_dir, found, _with_price(PriceSettings(), price))
         return
     run = RunDir.existing(run_dir)
     entries = run.ledger()
     if not entries:
         raise CheckpointError(f"{run_dir} has no ledger entries yet: no phase has ended.")
-    totals = sorted(summarize(entries), key=lambda t: (t.phase in _FRUITLESS, -t.device_hours))
+    prices = _with_price(recorded_prices(run.record()), price)
+    totals = sorted(
+        summarize(entries, peaks=run.peaks()),
+        key=lambda total: (total.phase in _FRUITLESS, -total.device_hours),
+    )
     devices = ", ".join(sorted({f"{e.num_devices} x {e.device}" for e in entries}))
     attempts = len({entry.attempt for entry in entries})
-    everything = _sum("total", totals)
+    everything = add_up("total", totals)
     console = Console()
     console.print(
         make_table(
-            ["phase", "time", "device-h", "%", "tokens", "tok/s", "FLOPs", "GiB"],
+            ["phase", "time", "device-h", "%", "tokens", "tok/s", "FLOPs", MFU],
             [_row(total) for total in [*totals, everything]],
             title=f"{run_dir}: {devices}, {attempts} start{'s' if attempts > 1 else ''}",
         )
     )
     console.print(
         "failed: phases that ended in an error. repeated: work that a resume did again. FLOPs are "
-        "estimates from shapes and lengths; GiB is the peak of memory per process."
+        "estimates from shapes and lengths of what the models take, without what gradient "
+        "checkpointing computes again. MFU: what completed phases took of what the devices could "
+        "have done in that time, by the peak measured when the run began."
     )
+    further = {"GiB": _memory} | known_columns(totals, prices)
+    further.pop(MFU, None)
+    rows = [
+        [total.phase, *(column(total) for column in further.values())]
+        for total in [*totals, everything]
+    ]
+    console.print(make_table(["phase", *further], rows, title="memory, energy and money"))
+    energy = " Wh: of whole devices, by their own counters." if "Wh" in further else ""
+    console.print(f"GiB: peak of memory per process.{energy} {_money_note(prices)}")
+    if everything.flops_by:
+        console.print(
+            make_table(
+                ["component", "tokens", "FLOPs", "% of FLOPs"],
+                [*_component_rows(everything)],
+                title="by component",
+            )
+        )
+        console.print(
+            "engine: generation. tokens: those that went through the model, a prompt once where "
+            "its samples share it."
+        )
     if everything.usage.requests:
         console.print(
             make_table(
@@ -62,40 +96,65 @@ def cost(run_dir: Path) -> None:
         )
         console.print(
             "requests: failed and repeated ones included; replies from a cache cost nothing. "
-            "dollars: at the prices of the recipe; - without prices."
+            "dollars: at the prices of the endpoint's settings; - without prices."
         )
-    stages = [_sum(name, summarize(stage)) for name, stage in run.earlier_ledger().items()]
+    stages = [add_up(name, summarize(stage)) for name, stage in run.earlier_ledger().items()]
     if stages:
         stages.append(replace(everything, phase=str(run_dir)))
+        further = known_columns(stages, prices)
+        stages.append(add_up("total", stages))
         console.print(
             make_table(
-                ["run", "time", "device-h", "FLOPs", "dollars"],
-                [_stage_row(stage) for stage in [*stages, _sum("total", stages)]],
+                ["run", "time", "device-h", "FLOPs", "dollars", *further],
+                [[*_stage_row(s), *(column(s) for column in further.values())] for s in stages],
                 title="all runs that led here",
             )
         )
         console.print("Of earlier runs, what they did up to the checkpoint that was gone on from.")
 
 
-def _show_evaluation(folder: Path, found: Mapping[str, Sequence[LedgerEntry]]) -> None:
-    totals = [_sum(name, summarize(entries)) for name, entries in found.items()]
-    rows = [[*_stage_row(t), f"{t.tokens:,}"] for t in [*totals, _sum("total", totals)]]
-    columns = ["benchmark", "time", "device-h", "FLOPs", "dollars", "tokens"]
+def _show_evaluation(
+    folder: Path, found: Mapping[str, Sequence[LedgerEntry]], prices: PriceSettings
+) -> None:
+    totals = [add_up(name, summarize(entries)) for name, entries in found.items()]
+    further = known_columns(totals, prices)
+    totals.append(add_up("total", totals))
+    rows = [
+        [*_stage_row(t), f"{t.tokens:,}", *(column(t) for column in further.values())]
+        for t in totals
+    ]
+    columns = ["benchmark", "time", "device-h", "FLOPs", "dollars", "tokens", *further]
     Console().print(make_table(columns, rows, title=f"{folder}: drawing and grading answers"))
 
 
-def _sum(name: str, totals: Sequence[PhaseTotal]) -> PhaseTotal:
-    """All of them as one."""
-    return PhaseTotal(
-        phase=name,
-        seconds=sum(total.seconds for total in totals),
-        device_hours=sum(total.device_hours for total in totals),
-        share=sum(total.share for total in totals),
-        tokens=sum(total.tokens for total in totals),
-        flops=sum(total.flops for total in totals),
-        peak_memory_bytes=max(total.peak_memory_bytes for total in totals),
-        usage=total_usage(total.usage for total in totals),
+def _with_price(prices: PriceSettings, price: float | None) -> PriceSettings:
+    if price is None:
+        return prices
+    try:
+        return replace(prices, device_hour=price)
+    except ValueError as error:
+        raise RecipeError(f"--price {price}: {error}.") from error
+
+
+def _money_note(prices: PriceSettings) -> str:
+    if not prices.device_hour:
+        return "No price of a device-hour is known (`--price`, or prices.device_hour)."
+    remote = "with" if prices.currency == "USD" else "without"
+    return (
+        f"{prices.currency}: device-hours at {prices.device_hour:,.6g} each, {remote} the dollars "
+        "of remote models."
     )
+
+
+def _component_rows(everything: PhaseTotal) -> Iterator[list[str]]:
+    """Rows that add up to the FLOPs of the total."""
+    flops, tokens = dict(everything.flops_by), everything.tokens_by
+    rest = everything.flops - sum(flops.values())
+    if rest > 1e-6 * everything.flops:
+        flops["not recorded"] = rest  # By a version that knew no components.
+    for name, count in sorted(flops.items(), key=lambda item: -item[1]):
+        share = percent(count / everything.flops if everything.flops else None)
+        yield [name, _short(tokens[name]) if name in tokens else "-", f"{count:.2e}", share]
 
 
 def _stage_row(total: PhaseTotal) -> list[str]:
@@ -119,8 +178,12 @@ def _row(total: PhaseTotal) -> list[str]:
         _short(total.tokens) if total.tokens else "-",
         _short(total.tokens / total.seconds) if has_speed else "-",
         f"{total.flops:.2e}" if total.flops else "-",
-        f"{total.peak_memory_bytes / 2**30:.2f}",
+        percent(total.utilization),
     ]
+
+
+def _memory(total: PhaseTotal) -> str:
+    return f"{total.peak_memory_bytes / 2**30:.2f}"
 
 
 def _remote_row(total: PhaseTotal) -> list[str]:

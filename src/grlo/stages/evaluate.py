@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from rich.console import Console
-from transformers import AutoConfig
 
 from grlo import registry
 from grlo.benchmarks.loading import Choice, load_benchmarks
 from grlo.benchmarks.spec import Judging
 from grlo.endpoint import EndpointSettings
 from grlo.errors import RecipeError
-from grlo.estimates import ModelShape, forward_flops, shape_from_config
+from grlo.estimates import ModelShape
 from grlo.evaluation.evaluator import evaluate as evaluate_benchmark
 from grlo.evaluation.respondents import LocalModel, RemoteModel, Respondent
 from grlo.evaluation.results import SUMMARY_FILE, BenchmarkResult, domain_scores
@@ -32,13 +32,14 @@ from grlo.rundir import EVALUATION_LEDGER, append_jsonl, locked, write_atomic
 from grlo.settings import Dtype
 from grlo.stages.evaluation_page import evaluation_page
 from grlo.stages.models import (
-    base_of_adapter,
     load_named_engine,
     newest_model,
     open_renderer,
+    saved_shape,
     weights_identity,
 )
 from grlo.stages.runs import choose_device
+from grlo.training.flops import generation
 
 # A block is what a kill may cost on a CPU, where equal blocks give equal bytes.
 _LARGE_MODEL, _SMALL_BLOCK, _LARGE_BLOCK = 100_000_000, 16, 256
@@ -193,7 +194,7 @@ def open_model(model: ModelChoice, *, out: Path, seed: int) -> Iterator[Opened]:
             model.engine, path, renderer, device=device, dtype=dtype, seed=seed
         ),
         renderer,
-        shape=_shape(path),
+        shape=saved_shape(path),
         device=device,
     )
     try:
@@ -211,20 +212,13 @@ def local_model(
 ) -> LocalModel:
     """A model of an engine here, asked in blocks of fixed size where that makes it exact."""
     block = _SMALL_BLOCK if shape.num_parameters > _LARGE_MODEL else _LARGE_BLOCK
-
-    def flops(num_prompt: int, num_answer: int) -> float:
-        """The prompt once, then every token on top of the cache."""
-        return forward_flops(shape, num_tokens=num_prompt, num_outputs=1) + forward_flops(
-            shape, num_tokens=num_answer, num_cached=num_prompt
-        )
-
     return LocalModel(
         open_engine,
         renderer,
         template=renderer.template_sha256,
         render_shots=lambda shots: PlainRenderer(renderer, shots),
         block_size=block if _is_cpu(device) else 0,
-        count_flops=flops,
+        count_flops=partial(generation, shape),
     )
 
 
@@ -239,11 +233,6 @@ def judge_of(path: Path | None, *, device: str, seed: int) -> Callable[[Judging]
 
 def _is_cpu(device: str) -> bool:
     return torch.device(device).type == "cpu"
-
-
-def _shape(path: str) -> ModelShape:
-    config = AutoConfig.from_pretrained(base_of_adapter(path) or path)
-    return shape_from_config(config.get_text_config().to_dict())
 
 
 def _endpoint(model: ModelChoice) -> EndpointSettings:

@@ -8,6 +8,7 @@ from typing import Any
 
 from grlo.evaluation.results import BenchmarkResult
 from grlo.ledger import summarize
+from grlo.reporting.costs import known_columns, recorded_prices
 from grlo.reporting.tables import duration, markdown_table, percent
 from grlo.rundir import Row, RunDir
 
@@ -178,7 +179,8 @@ def _evaluations(evaluations: Mapping[str, Sequence[BenchmarkResult]]) -> Iterat
 
 
 def _cost(run: RunDir, step: int) -> Iterator[str]:
-    totals = summarize([entry for entry in run.ledger() if entry.step <= step])
+    totals = summarize([entry for entry in run.ledger() if entry.step <= step], peaks=run.peaks())
+    further = known_columns(totals, recorded_prices(run.record()))
     rows = [
         [
             total.phase,
@@ -187,10 +189,11 @@ def _cost(run: RunDir, step: int) -> Iterator[str]:
             percent(total.share),
             f"{total.tokens:,}",
             f"{total.flops:.3g}",
+            *(column(total) for column in further.values()),
         ]
         for total in sorted(totals, key=lambda total: -total.device_hours)
     ]
-    columns = ["phase", "time", "device-hours", "%", "tokens", "FLOPs"]
+    columns = ["phase", "time", "device-hours", "%", "tokens", "FLOPs", *further]
     yield from _section("Cost", columns, rows)
 
 

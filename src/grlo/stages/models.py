@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 from grlo.engines import ENGINES
 from grlo.engines.hf import HFEngineSettings
 from grlo.errors import MissingExtraError, ModelError
+from grlo.estimates import ModelShape, shape_from_config
 from grlo.interfaces import BuildContext, RolloutEngine
 from grlo.registry import resolve
 from grlo.rollout import ChatRenderer, check_compatible
@@ -156,6 +157,12 @@ def load_named_engine(
         raise ModelError(f"{path} is an adapter, which engine {name!r} does not load. Use hf.")
     context = BuildContext(device=device, seed=seed, decode=renderer.decode)
     return settings.build_from_path(path, context=context)
+
+
+def saved_shape(path: str) -> ModelShape:
+    """Sizes of a saved model; of an adapter those of its base."""
+    config = AutoConfig.from_pretrained(base_of_adapter(path) or path)
+    return shape_from_config(config.get_text_config().to_dict())
 
 
 def weights_identity(path: str, *, revision: str | None = None) -> dict[str, str]:

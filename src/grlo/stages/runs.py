@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from transformers.utils.logging import disable_progress_bar
 
 from grlo.errors import CheckpointError
 from grlo.estimates import ModelShape, shape_from_config
+from grlo.peak import measure_peak
 from grlo.prompts.manifests import data_records, in_words
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
-from grlo.settings import ModelSettings
+from grlo.settings import Dtype, ModelSettings
 from grlo.training import checkpoint
-from grlo.training.models import plain_model
+from grlo.training.models import DTYPES, plain_model
 
 
 def choose_device(name: str) -> str:
@@ -71,9 +73,21 @@ def record_data(sources: Sequence[str]) -> list[dict[str, Any]]:
     return records
 
 
-def machine(device: str) -> dict[str, object]:
-    """What a run's record says of the machine."""
-    return {"device": device, "host": platform.node(), "platform": platform.platform()}
+def machine(device: str, *, dtype: Dtype) -> dict[str, object]:
+    """What a run's record says of the machine; measures its peak in the type of matrix products."""
+    return {
+        "device": device,
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "peak_flops": _peak(device, dtype, num_threads=torch.get_num_threads()),
+        "peak_dtype": dtype,
+    }
+
+
+@cache
+def _peak(device: str, dtype: Dtype, *, num_threads: int) -> float:
+    """Measured once, where a process makes several runs."""
+    return measure_peak(device, DTYPES[dtype])
 
 
 def newest_checkpoint(run: RunDir) -> tuple[int, Path | None, dict[str, Any]]:
@@ -119,4 +133,13 @@ def stop_requests() -> Iterator[StopRequest]:
 
 def model_shape(model: PreTrainedModel) -> ModelShape:
     """Sizes of a model that is in memory."""
-    return shape_from_config(plain_model(model).config.to_dict())
+    plain = plain_model(model)
+    # A configuration names the class that was saved, which may have another head.
+    return shape_from_config(plain.config.to_dict() | {"architectures": [type(plain).__name__]})
+
+
+def num_adapter_weights(model: PreTrainedModel) -> int | None:
+    """Weights of the adapters that are trained; None where the model itself is."""
+    if plain_model(model) is model:
+        return None
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)

@@ -27,6 +27,7 @@ from grlo.stages.runs import (
     machine,
     model_shape,
     newest_checkpoint,
+    num_adapter_weights,
     open_policy,
     record_data,
     stop_requests,
@@ -47,12 +48,14 @@ _PREVIEW = 300
 """Characters of the beginning and the end of a text that is shown."""
 
 
-def sft(recipe: SFTRecipe, *, run_dir: Path) -> Path:
+def sft(recipe: SFTRecipe, *, run_dir: Path, started: float | None = None) -> Path:
     """Fine-tunes, or resumes the run that the directory holds.
 
     Args:
         recipe: What to do.
         run_dir: New folder, or one that holds a run of the same recipe.
+        started: Moment of `time.perf_counter` from which on time is accounted for in the ledger;
+            None is now.
 
     Returns:
         Folder of the last checkpoint, an ordinary Hugging Face model.
@@ -60,7 +63,7 @@ def sft(recipe: SFTRecipe, *, run_dir: Path) -> Path:
     Raises:
         GrloError: What the user has to mend; the newest checkpoint is intact.
     """
-    started = time.perf_counter()
+    started = time.perf_counter() if started is None else started
     renderer = open_policy(recipe.policy, num_threads=recipe.training.num_threads)
     device = choose_device(recipe.training.device)
     rows = load_demonstrations(recipe, renderer)
@@ -93,8 +96,9 @@ def sft(recipe: SFTRecipe, *, run_dir: Path) -> Path:
             print(f"{run_dir} is complete: {budget.reason}.")
             return last
         attempt = begin(run, start=start, num_steps=num_steps, model=recipe.policy.model)
+        facts = machine(device, dtype=recipe.policy.compute_dtype)
         ledger = Ledger(device=device, num_devices=1, attempt=attempt, since=started)
-        with ledger.phase("load", step=0):
+        with ledger.phase("load", step=0, since=started):
             learner = SFTLearner(recipe, num_steps=num_steps, device=device, checkpoint=last)
             if last is not None:
                 checkpoint.restore(last, learner)
@@ -108,11 +112,11 @@ def sft(recipe: SFTRecipe, *, run_dir: Path) -> Path:
             evaluate_every=recipe.training.evaluate_every,
             pad_id=renderer.pad_id,
             shape=model_shape(learner.policy),
-            checkpoints_gradients=recipe.policy.gradient_checkpointing,
             ledger=ledger,
             seed=recipe.seed,
+            num_adapter_weights=num_adapter_weights(learner.policy),
         )
-        run.append_environment(attempt, machine(device))
+        run.append_environment(attempt, facts)
         print(f"{len(training)} demonstrations to train on, {len(held_out)} held out; the first:")
         print(preview(training[0], renderer))
         saver = _Saver(trainer, recipe, run, renderer, best=state.get("best"))
@@ -189,14 +193,17 @@ def _run_steps(
     path = run.checkpoint(start)
     with stop_requests() as request, LiveView(total_steps=stop, start_step=start) as view:
         trainer.progress_of = view.progress
+        view.total = trainer.learner.num_steps = budget.expected_steps(start, most=stop)
         try:
             for result in trainer.steps(start=start + 1):
+                run.append_ledger(result.costs)  # Paid, whatever fails from here on.
+                budget.charge(result.step, result.costs)
+                expected = budget.expected_steps(result.step, most=stop)
+                view.total = trainer.learner.num_steps = expected
                 run.append_metrics(result.step, result.metrics)
-                run.append_ledger(result.costs)
                 for tracker in trackers:
                     tracker.log(result.metrics, step=result.step)
                 view.update(result)
-                budget.charge(result.step, result.costs)
                 is_last = result.step == stop or bool(budget.reason)
                 is_due = result.step % recipe.checkpoint.every == 0 or is_last
                 if saver.is_best(result) or is_due or request.stop:

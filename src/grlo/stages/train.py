@@ -37,6 +37,7 @@ from grlo.stages.runs import (
     machine,
     model_shape,
     newest_checkpoint,
+    num_adapter_weights,
     open_policy,
     record_data,
     stop_requests,
@@ -50,12 +51,14 @@ from grlo.training.trainer import Trainer
 from grlo.types import Prompt, SamplingParams, StepResult
 
 
-def train(recipe: Recipe, *, run_dir: Path) -> Path:
+def train(recipe: Recipe, *, run_dir: Path, started: float | None = None) -> Path:
     """Trains, or resumes the run that the directory holds.
 
     Args:
         recipe: What to do.
         run_dir: New folder, or one that holds a run of the same recipe.
+        started: Moment of `time.perf_counter` from which on time is accounted for in the ledger;
+            None is now.
 
     Returns:
         Folder of the last checkpoint, an ordinary Hugging Face model.
@@ -63,7 +66,7 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
     Raises:
         GrloError: What the user has to mend; the newest checkpoint is intact.
     """
-    started = time.perf_counter()
+    started = time.perf_counter() if started is None else started
     renderer = open_policy(recipe.policy, num_threads=recipe.training.num_threads)
     device = choose_device(recipe.training.device)
     prompts = load_prompts(recipe, renderer)
@@ -95,6 +98,7 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
             print(f"{run_dir} is complete: {budget.reason}.")
             return last
         attempt = begin(run, start=start, num_steps=num_steps, model=recipe.policy.model)
+        facts = machine(device, dtype=recipe.policy.compute_dtype)
         trainer = build_trainer(
             recipe,
             renderer=renderer,
@@ -110,7 +114,7 @@ def train(recipe: Recipe, *, run_dir: Path) -> Path:
         evaluation = build_evaluation(recipe, trainer, run, benchmarks=benchmarks, device=device)
         rewards = {"reward": trainer.reward} | ({} if gold is None else {"gold": gold})
         described = {key: registry.describe(reward) for key, reward in rewards.items()}
-        run.append_environment(attempt, {**machine(device), **described})
+        run.append_environment(attempt, {**facts, **described})
         saver = _Saver(trainer, recipe, run, gold=gold, best=state.get("best"))
         run.append_ledger(trainer.ledger.drain())
         last = _run_steps(
@@ -138,6 +142,7 @@ def load_prompts(recipe: Recipe, renderer: ChatRenderer) -> list[Prompt]:
             source, default_style=settings.default_style, suffixes=settings.suffixes
         )
     ]
+    prompts = prompts[: settings.limit or None]
     kept, dropped = filter_overlong(
         prompts,
         renderer,
@@ -215,11 +220,12 @@ def build_trainer(
 ) -> Trainer:
     """Loads models and puts the parts of a run together, in the state of `resume_from`.
 
-    Time from the moment `started` (`time.perf_counter`) on is accounted for in the ledger.
+    Time from the moment `started` (`time.perf_counter`) on is accounted for in the ledger, as
+    loading until the models are there.
     """
     ledger = Ledger(device=device, num_devices=1, attempt=attempt, since=started)
     context = BuildContext(device=device, seed=recipe.seed, decode=renderer.decode)
-    with ledger.phase("load", step=0):
+    with ledger.phase("load", step=0, since=started):
         learner = Learner(recipe, device=device, checkpoint=resume_from)
         reward = cast(Any, recipe.reward).build(context=context)
         if recipe.shaping.is_on:
@@ -380,17 +386,20 @@ def _run_steps(
     path = run.checkpoint(start)
     with stop_requests() as request, LiveView(total_steps=stop, start_step=start) as view:
         trainer.progress_of = view.progress
+        view.total = trainer.learner.num_steps = budget.expected_steps(start, most=stop)
         try:
             for result in trainer.steps(start=start + 1, stop=stop):
+                run.append_ledger(result.costs)  # Paid, whatever fails from here on.
                 budget.charge(result.step, result.costs)
+                expected = budget.expected_steps(result.step, most=stop)
+                view.total = trainer.learner.num_steps = expected
                 is_last = result.step == stop or bool(budget.reason)
                 if gold is not None:
                     result = _with_gold(result, gold, trainer, run, is_last=is_last)
                 if evaluation is not None:
-                    result = _with_evaluation(result, evaluation, trainer, is_last=is_last)
+                    result = _with_evaluation(result, evaluation, trainer, run, is_last=is_last)
                 run.write_rollouts(result.step, result.rollouts, result.scores)
                 run.append_metrics(result.step, result.metrics)
-                run.append_ledger(result.costs)
                 for tracker in trackers:
                     tracker.log(result.metrics, step=result.step)
                     tracker.log_rollouts(result.rollouts, result.scores, step=result.step)
@@ -429,30 +438,38 @@ def _run_steps(
 def _with_gold(
     result: StepResult, gold: GoldSignal, trainer: Trainer, run: RunDir, *, is_last: bool
 ) -> StepResult:
-    """The step with what the gold signal found, and what that cost; its answers are recorded."""
+    """The step with what the gold signal found; its answers and what they cost are recorded."""
     found = gold.after_step(result, is_last=is_last, progress=trainer.progress_of("evaluate"))
     if found:
         run.write_rollouts(result.step, *zip(*gold.answers, strict=True), kind="gold")
-    return _with_metrics(result, found, trainer)
+    return _with_metrics(result, found, trainer, run)
 
 
 def _with_evaluation(
-    result: StepResult, evaluation: PeriodicEvaluation, trainer: Trainer, *, is_last: bool
+    result: StepResult,
+    evaluation: PeriodicEvaluation,
+    trainer: Trainer,
+    run: RunDir,
+    *,
+    is_last: bool,
 ) -> StepResult:
-    """The step with what benchmarks found, and what that cost."""
+    """The step with what benchmarks found; what that cost is recorded."""
     progress = trainer.progress_of("evaluate")
     found = evaluation.after_step(result.step, is_last=is_last, progress=progress)
-    return _with_metrics(result, found, trainer)
+    return _with_metrics(result, found, trainer, run)
 
 
-def _with_metrics(result: StepResult, found: Mapping[str, float], trainer: Trainer) -> StepResult:
+def _with_metrics(
+    result: StepResult, found: Mapping[str, float], trainer: Trainer, run: RunDir
+) -> StepResult:
     costs = trainer.ledger.drain()
+    run.append_ledger(costs)
     metrics = {**result.metrics, **found}
     evaluated = [cost for cost in costs if cost.phase != "idle"]
     if evaluated:
         seconds = sum(cost.seconds for cost in evaluated)
         metrics["time/evaluate"] = metrics.get("time/evaluate", 0.0) + seconds
-    return replace(result, metrics=metrics, costs=(*result.costs, *costs))
+    return replace(result, metrics=metrics)
 
 
 @dataclass
@@ -508,6 +525,7 @@ class _Saver:
 
 def _flop_counter(recipe: Recipe, learner: Learner, *, reward: object) -> FlopCounter:
     critic = learner.critic
+    adapters = {name: num_adapter_weights(model) for name, model in learner.models().items()}
     return FlopCounter(
         policy=model_shape(learner.policy),
         critic=None if critic is None else model_shape(critic),
@@ -519,5 +537,7 @@ def _flop_counter(recipe: Recipe, learner: Learner, *, reward: object) -> FlopCo
         has_reference=learner.algorithm.needs_reference,
         annotates_policy=learner.num_updates > 1 or learner.algorithm.needs_old_logprobs,
         num_epochs=recipe.training.num_epochs,
-        checkpoints_gradients=recipe.policy.gradient_checkpointing,
+        critic_warmup_steps=getattr(recipe.algorithm, "critic_warmup_steps", 0),
+        shares_prompts=recipe.policy.attention == "packed",
+        adapters={name: count for name, count in adapters.items() if count is not None},
     )

@@ -62,6 +62,16 @@ class Budget:
                     f"({100 * (self.spent[name] / limit - 1):+.1f} %)"
                 )
 
+    def expected_steps(self, done: int, *, most: int) -> float:
+        """Steps the run will have when it ends, if further ones cost what those before them did.
+
+        Args:
+            done: Steps that were charged.
+            most: Where it ends in any case.
+        """
+        share = max((self.spent[name] / limit for name, limit in self._limits.items()), default=0)
+        return most if share == 0 else min(most, max(done, done / share))
+
     def _charges(self, costs: Iterable[LedgerEntry]) -> Mapping[str, float]:
         own = [entry for entry in costs if entry.phase in TRAINING_PHASES and entry.status == "ok"]
         tokens = {

@@ -1,17 +1,88 @@
-"""Estimated floating-point operations of each phase of a step."""
+"""Estimated work of each phase of a step: tokens and floating-point operations by component.
+
+Counted is what the models take, in the sense of model FLOPs (PaLM, Chowdhery et al. 2022, appendix
+B): products of matrices, causal attention as the triangle that it is, nothing for padding, and
+nothing that is computed twice to save memory (gradient checkpointing, logits).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from grlo.estimates import CHECKPOINTING_FACTOR, TRAINING_FACTOR, ModelShape, forward_flops
-from grlo.types import Rollout
+from grlo.estimates import ModelShape, forward_flops, weight_flops
+from grlo.types import Rollout, Work
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A forward pass of a model over whole sequences."""
+
+    tokens: int
+    flops: float
+    weight_flops: float
+    """Those of them that multiply by weights; the others are attention."""
+
+    def forward(self) -> Work:
+        """The pass alone."""
+        return Work(self.tokens, self.flops)
+
+    def trained(self, *, num_adapter_weights: int | None = None, times: int = 1) -> Work:
+        """The pass and the one back, `times` times over.
+
+        The gradient of a product has two products of its size, one for each factor (Kaplan et al.
+        2020, section 2.1). Under adapters there is none for the weights of the model, and the
+        adapters' own come in addition.
+
+        Args:
+            num_adapter_weights: Of the adapters that are trained; None trains the model itself.
+            times: Passes.
+        """
+        flops = 3 * self.flops
+        if num_adapter_weights is not None:
+            flops += 3 * 2 * num_adapter_weights * self.tokens - self.weight_flops
+        return Work(times * self.tokens, times * flops)
+
+
+def reading(shape: ModelShape, rows: Iterable[tuple[Hashable, int, int]]) -> Reading:
+    """What a forward pass takes with outputs at the tokens of the answers only.
+
+    Args:
+        shape: Of the model.
+        rows: Key of a prompt, its tokens, and tokens of an answer to it. Rows of one key share
+            their prompt: it is read once.
+    """
+    seen: set[Hashable] = set()
+    tokens, flops, by_weights = 0, 0.0, 0.0
+    for key, num_prompt, num_answer in rows:
+        if key not in seen:
+            seen.add(key)
+            tokens += num_prompt
+            flops += forward_flops(shape, num_tokens=num_prompt, num_outputs=0)
+            by_weights += weight_flops(shape, num_tokens=num_prompt, num_outputs=0)
+        tokens += num_answer
+        flops += forward_flops(
+            shape, num_tokens=num_answer, num_cached=num_prompt, num_outputs=num_answer
+        )
+        by_weights += weight_flops(shape, num_tokens=num_answer, num_outputs=num_answer)
+    return Reading(tokens, flops, by_weights)
+
+
+def generation(shape: ModelShape, rows: Iterable[tuple[Sequence[int], int]]) -> Work:
+    """What drawing answers takes: equal prompts once but for their last token, which is fed to the
+    model like every drawn token but the last, with an output each.
+
+    Args:
+        shape: Of the model.
+        rows: Tokens of a prompt, and how many were drawn behind it.
+    """
+    fed = ((tuple(prompt), len(prompt) - 1, num_drawn) for prompt, num_drawn in rows)
+    return reading(shape, fed).forward()
 
 
 @dataclass(frozen=True)
 class FlopCounter:
-    """Counts from lengths and shapes; phases that only move weights cost nothing.
+    """Counts from lengths and shapes; phases that only move weights take nothing.
 
     A reward model's texts are taken to be as long in its tokens as in the policy's.
     """
@@ -22,64 +93,74 @@ class FlopCounter:
     """Reward models, each with the styles of the prompts whose answers it scores."""
     has_reference: bool
     annotates_policy: bool
-    """Whether the policy's log-probabilities are computed before the update."""
+    """Whether the policy's log-probabilities are computed before every update."""
     num_epochs: int
-    checkpoints_gradients: bool
+    critic_warmup_steps: int = 0
+    """First steps in which the critic alone is updated."""
+    shares_prompts: bool = True
+    """Whether samples of a prompt share its computation, as packed attention lets them."""
+    adapters: Mapping[str, int] = field(default_factory=dict)
+    """Weights of the adapters that are trained instead of `policy` or `critic`."""
 
-    def __call__(self, phase: str, rollouts: Sequence[Rollout]) -> float:
-        """Operations of `phase` for the rollouts of a step."""
+    def __call__(
+        self, phase: str, rollouts: Sequence[Rollout], *, step: int = 0
+    ) -> dict[str, Work]:
+        """Work of `phase` by component for rollouts of a step."""
         if phase == "generate":
-            return self._generate(rollouts)
+            rows = [(r.prompt_tokens, len(r.completion.tokens)) for r in rollouts]
+            return {"engine": generation(self.policy, rows)}
         if phase == "score":
-            return sum(
-                _full_pass(
-                    shape, [rollout for rollout in rollouts if rollout.prompt.style in styles]
+            return self._score(rollouts)
+        trains_policy = self.critic is None or step > self.critic_warmup_steps
+        if phase == "annotate":
+            read = {
+                "policy": self.policy if self.annotates_policy or not trains_policy else None,
+                "reference": self.policy if self.has_reference else None,
+                "critic": self.critic,
+            }
+            return {
+                name: self._reading(shape, rollouts).forward()
+                for name, shape in read.items()
+                if shape is not None
+            }
+        if phase == "update":
+            trained = {"policy": self.policy if trains_policy else None, "critic": self.critic}
+            return {
+                name: self._reading(shape, rollouts).trained(
+                    num_adapter_weights=self.adapters.get(name), times=self.num_epochs
                 )
-                for shape, styles in self.rewards
+                for name, shape in trained.items()
+                if shape is not None
+            }
+        return {}
+
+    def _score(self, rollouts: Sequence[Rollout]) -> dict[str, Work]:
+        """Reward models read each distinct conversation whole."""
+        works = [
+            reading(
+                shape,
+                {
+                    (r.prompt.id, r.text): (index, len(r.prompt_tokens), len(r.completion.tokens))
+                    for index, r in enumerate(rollouts)
+                    if r.prompt.style in styles
+                }.values(),
             )
-        passes = self._passes().get(phase, {})
-        return sum(
-            times * _full_pass(shape, rollouts)
-            for name, times in passes.items()
-            if (shape := getattr(self, name)) is not None
-        )
+            for shape, styles in self.rewards
+        ]
+        if not works:
+            return {}
+        tokens, flops = sum(work.tokens for work in works), sum(work.flops for work in works)
+        return {"reward_model": Work(tokens, flops)}
 
-    def _passes(self) -> Mapping[str, Mapping[str, float]]:
-        """Forward passes over whole rollouts: phase -> model -> how many."""
-        factor = CHECKPOINTING_FACTOR if self.checkpoints_gradients else TRAINING_FACTOR
-        training = float(factor * self.num_epochs)
-        return {
-            "annotate": {"policy": self.annotates_policy + self.has_reference, "critic": 1},
-            "update": {"policy": training, "critic": training},
-        }
-
-    def _generate(self, rollouts: Sequence[Rollout]) -> float:
-        """Each prompt once, then every sampled token on top of its cache."""
-        prompts = {rollout.group: len(rollout.prompt_tokens) for rollout in rollouts}
-        prefill = sum(
-            forward_flops(self.policy, num_tokens=length, num_outputs=1)
-            for length in prompts.values()
+    def _reading(self, shape: ModelShape, rollouts: Sequence[Rollout]) -> Reading:
+        return reading(
+            shape,
+            (
+                (
+                    rollout.group if self.shares_prompts else index,
+                    len(rollout.prompt_tokens),
+                    len(rollout.completion.tokens),
+                )
+                for index, rollout in enumerate(rollouts)
+            ),
         )
-        return prefill + sum(
-            forward_flops(
-                self.policy,
-                num_tokens=len(rollout.completion.tokens),
-                num_cached=len(rollout.prompt_tokens),
-            )
-            for rollout in rollouts
-        )
-
-
-def _full_pass(shape: ModelShape, rollouts: Sequence[Rollout]) -> float:
-    """A forward pass over prompts and answers, prompts of a group counted once."""
-    seen: set[int] = set()
-    flops = 0.0
-    for rollout in rollouts:
-        num_answer, num_prompt = len(rollout.completion.tokens), len(rollout.prompt_tokens)
-        if rollout.group not in seen:
-            seen.add(rollout.group)
-            flops += forward_flops(shape, num_tokens=num_prompt, num_outputs=0)
-        flops += forward_flops(
-            shape, num_tokens=num_answer, num_cached=num_prompt, num_outputs=num_answer
-        )
-    return flops

@@ -59,6 +59,8 @@ class Learner:
         """
         self.algorithm = cast(Algorithm, recipe.algorithm)
         self.settings = recipe.training
+        self.num_steps: float = recipe.training.steps
+        """Steps of the run, for the schedule of the learning rate; a budget may end it before."""
         self.device = device
         self._temperature = recipe.sampling.temperature
         self._horizon = recipe.sampling.max_tokens
@@ -149,7 +151,7 @@ class Learner:
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(
-                    self._optimizer_settings[name], step=step, num_steps=self.settings.steps
+                    self._optimizer_settings[name], step=step, num_steps=self.num_steps
                 )
         names = [name for name in self.models() if name != "policy" or self._trains_policy(step)]
         averages = _TokenAverages(
@@ -251,7 +253,7 @@ class Learner:
         return values_BT
 
 
-def learning_rate(settings: OptimizerSettings, *, step: int, num_steps: int) -> float:
+def learning_rate(settings: OptimizerSettings, *, step: int, num_steps: float) -> float:
     """The rate of a step (1 is the first): linear warm-up, constant, then the schedule's decay."""
     if step <= settings.warmup_steps:
         return settings.learning_rate * step / settings.warmup_steps

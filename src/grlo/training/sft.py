@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from grlo.batch import TokenBatch, loss_weights, pack_groups, take_rows, to_device
 from grlo.errors import DataError, ModelError, NonFiniteError
-from grlo.estimates import CHECKPOINTING_FACTOR, TRAINING_FACTOR, ModelShape, forward_flops
+from grlo.estimates import ModelShape
 from grlo.interfaces import Progress, silent
 from grlo.ledger import Ledger
 from grlo.prompts.rows import listed, prompt_id
@@ -23,6 +23,7 @@ from grlo.prompts.sampler import PromptSampler
 from grlo.rollout import ChatRenderer
 from grlo.seeding import derive_rng, derive_seed
 from grlo.settings import OptimizerSettings, SFTRecipe
+from grlo.training.flops import Reading, reading
 from grlo.training.learner import adamw, learning_rate
 from grlo.training.models import DTYPES, load_policy, token_logprobs
 from grlo.types import Demonstration, LedgerEntry, StepResult
@@ -37,7 +38,7 @@ class TokenizedDemonstration:
     prompt_tokens: Sequence[int]
     """Up to and including the header of the answer."""
     response_tokens: Sequence[int]
-    """With the stop token, unless the limit cut it off."""
+    """With the stop token, unless a limit cut it off."""
 
 
 def tokenize(
@@ -75,6 +76,7 @@ def tokenize(
             refused.append(f"{item.source}: {error}")
             continue
         response = renderer.encode_answer(item.response)
+        response = response if item.ends else response[:-1]
         num_tokens += len(prompt) + len(response)
         progress(done=done, total=len(demonstrations), tokens=num_tokens)
         room = max_tokens - len(prompt)
@@ -146,7 +148,7 @@ class SFTLearner:
 
     Args:
         recipe: Model and optimizer.
-        num_steps: Of the run, for the schedule of the learning rate.
+        num_steps: Of the run, for the schedule of the learning rate; a budget may end it before.
         device: Where the model lives.
         checkpoint: Folder whose weights replace those of the recipe's model, except where adapters
             are trained: those are put back by `grlo.training.checkpoint.restore`.
@@ -157,7 +159,8 @@ class SFTLearner:
     def __init__(
         self, recipe: SFTRecipe, *, num_steps: int, device: str, checkpoint: Path | None = None
     ) -> None:
-        self._seed, self._num_steps, self._device = recipe.seed, num_steps, device
+        self._seed, self._device = recipe.seed, device
+        self.num_steps: float = num_steps
         self._micro_batch_tokens = recipe.training.micro_batch_tokens
         self._compute_dtype = DTYPES[recipe.policy.compute_dtype]
         self._settings: OptimizerSettings = recipe.optimizer
@@ -192,7 +195,7 @@ class SFTLearner:
         # Dropout, where a model has it, is the only randomness here.
         torch.manual_seed(derive_seed(self._seed, "update", step))
         optimizer = self.optimizers["policy"]
-        rate = learning_rate(self._settings, step=step, num_steps=self._num_steps)
+        rate = learning_rate(self._settings, step=step, num_steps=self.num_steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
         self.policy.train()
@@ -257,9 +260,10 @@ class SFTTrainer:
     evaluate_every: int
     pad_id: int
     shape: ModelShape
-    checkpoints_gradients: bool
     ledger: Ledger
     seed: int
+    num_adapter_weights: int | None = None
+    """Of the adapters that are trained; None trains the model itself."""
     progress_of: Callable[[str], Progress] = _silent_for
     """Progress to report to, by phase."""
 
@@ -277,16 +281,15 @@ class SFTTrainer:
                 rows = rows[: self.num_rows - seen]
             with self.ledger.phase("update", step=step) as cost:
                 cost.tokens = _num_tokens(rows)
-                cost.flops = self._flops(rows) * (
-                    CHECKPOINTING_FACTOR if self.checkpoints_gradients else TRAINING_FACTOR
-                )
+                work = self._reading(rows).trained(num_adapter_weights=self.num_adapter_weights)
+                cost.add({"policy": work})
                 batch = collate_demonstrations(rows, pad_id=self.pad_id)
                 metrics = self.learner.update(batch, step=step, progress=self.progress_of("update"))
             is_due = step % self.evaluate_every == 0 or step == self.num_steps
             if self.held_out and is_due:
                 with self.ledger.phase("evaluate", step=step) as cost:
                     cost.tokens = _num_tokens(self.held_out)
-                    cost.flops = self._flops(self.held_out)
+                    cost.add({"policy": self._reading(self.held_out).forward()})
                     held_out = collate_demonstrations(self.held_out, pad_id=self.pad_id)
                     metrics["held_out/loss"] = self.learner.loss(
                         held_out, progress=self.progress_of("evaluate")
@@ -301,15 +304,14 @@ class SFTTrainer:
                 costs=costs,
             )
 
-    def _flops(self, rows: Sequence[TokenizedDemonstration]) -> float:
-        """Operations of one forward pass."""
-        return sum(
-            forward_flops(
-                self.shape,
-                num_tokens=len(row.prompt_tokens) + len(row.response_tokens),
-                num_outputs=len(row.response_tokens),
-            )
-            for row in rows
+    def _reading(self, rows: Sequence[TokenizedDemonstration]) -> Reading:
+        """One forward pass."""
+        return reading(
+            self.shape,
+            (
+                (index, len(row.prompt_tokens), len(row.response_tokens))
+                for index, row in enumerate(rows)
+            ),
         )
 
 

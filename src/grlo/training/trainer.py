@@ -17,7 +17,7 @@ from grlo.training.draws import Draws
 from grlo.training.learner import Learner
 from grlo.training.metrics import step_metrics
 from grlo.training.watch import watch_metrics
-from grlo.types import Prompt, Rollout, SamplingParams, Score, StepResult
+from grlo.types import Prompt, Rollout, SamplingParams, Score, StepResult, Work
 
 MAX_IDLE_STEPS = 3
 """Steps on end without a group to train on after which a run fails."""
@@ -30,9 +30,11 @@ class PromptSource(Protocol):
 
 
 class FlopCounter(Protocol):
-    """Estimates the floating-point operations of a phase from the tokens that went through it."""
+    """Estimates the work of a phase by component from the tokens that went through it."""
 
-    def __call__(self, phase: str, rollouts: Sequence[Rollout]) -> float: ...
+    def __call__(
+        self, phase: str, rollouts: Sequence[Rollout], *, step: int
+    ) -> Mapping[str, Work]: ...
 
 
 def _silent_for(phase: str) -> Progress:
@@ -131,6 +133,7 @@ class Trainer:
     ) -> dict[str, float]:
         """One step of the algorithm on scored rollouts."""
         batch = collate(rollouts, scores, pad_id=self.renderer.pad_id)
+        rollouts = [r for r, s in zip(rollouts, scores, strict=True) if s.value is not None]
         self.scores.update(batch.scores_B.tolist())
         with self._phase("annotate", step, rollouts):
             batch = self.learner.annotate(batch, step=step, score_std=self.scores.std)
@@ -153,7 +156,7 @@ class Trainer:
                 progress=self.progress_of("generate"),
             )
             cost.tokens = sum(len(rollout.completion.tokens) for rollout in rollouts)
-            cost.flops = self.count_flops("generate", rollouts)
+            cost.add(self.count_flops("generate", rollouts, step=step))
         return [replace(rollout, group=rollout.group + first_group) for rollout in rollouts]
 
     def _score(self, rollouts: Sequence[Rollout], step: int) -> list[Score]:
@@ -174,5 +177,5 @@ class Trainer:
         """A phase that reads every token of the given rollouts."""
         with self.ledger.phase(name, step=step) as cost:
             cost.tokens = sum(len(r.prompt_tokens) + len(r.completion.tokens) for r in rollouts)
-            cost.flops = self.count_flops(name, rollouts)
+            cost.add(self.count_flops(name, rollouts, step=step))
             yield cost

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 
+from grlo.correlation import correlation, ranks
 from grlo.ngrams import distinct_share, repeated_share
 from grlo.types import Rollout, Score
 
@@ -47,32 +47,6 @@ def watch_metrics(rollouts: Sequence[Rollout], scores: Sequence[Score]) -> dict[
     for number, mean in enumerate(_means_by_length(pairs), start=1):
         metrics[f"watch/score_by_length/{number}"] = mean
     return {name: value for name, value in metrics.items() if value is not None}
-
-
-def correlation(xs: Sequence[float], ys: Sequence[float]) -> float | None:
-    """Pearson's coefficient; None where either has no spread."""
-    if len(xs) < 2 or min(xs) == max(xs) or min(ys) == max(ys):
-        return None
-    mean_x, mean_y = statistics.fmean(xs), statistics.fmean(ys)
-    covariance = math.fsum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True))
-    squares_x = math.fsum((x - mean_x) ** 2 for x in xs)
-    squares_y = math.fsum((y - mean_y) ** 2 for y in ys)
-    if not squares_x * squares_y > 0:  # A spread below the numbers' precision.
-        return None
-    return max(-1.0, min(1.0, covariance / math.sqrt(squares_x) / math.sqrt(squares_y)))
-
-
-def ranks(values: Sequence[float]) -> list[float]:
-    """Rank of each value from 1; equal values share their mean rank."""
-    order = sorted(range(len(values)), key=values.__getitem__)
-    found = [0.0] * len(values)
-    start = 0
-    for _, group in groupby(order, key=values.__getitem__):
-        members = list(group)
-        for index in members:
-            found[index] = start + (len(members) + 1) / 2
-        start += len(members)
-    return found
 
 
 def _means_by_length(pairs: Sequence[tuple[int, float]]) -> list[float]:
