@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from grlo.errors import RecipeError
 from grlo.rundir import newest_checkpoint
@@ -27,6 +27,7 @@ NANO_FILES = {
     "base": "base",
     "reward_model": "reward_model",
     "prompts": "prompts.jsonl",
+    "chat_demonstrations": "chat_demonstrations.jsonl",
     "math_prompts": "math_prompts.jsonl",
     "chat_dev_prompts": "chat_dev_prompts.jsonl",
 }
@@ -44,13 +45,29 @@ class _Layer:
     table: Table
 
 
+@dataclass(frozen=True)
+class InlineLayer:
+    """A layer of a recipe that another file holds as a table."""
+
+    label: str
+    """Where it stands, for errors."""
+    table: Mapping[str, Any]
+    """As in a file; the text `none` takes a key out again, so that its default holds."""
+    folder: Path
+    """That relative paths are relative to."""
+
+
 def load_recipe(paths: Sequence[Path], *, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a reinforcement-learning run; see `load_recipe_of`."""
     return load_recipe_of(Recipe, paths, overrides=overrides)
 
 
 def load_recipe_of(
-    cls: type[AnyRecipe], paths: Sequence[Path], *, overrides: Sequence[str] = ()
+    cls: type[AnyRecipe],
+    paths: Sequence[Path],
+    *,
+    layer: InlineLayer | None = None,
+    overrides: Sequence[str] = (),
 ) -> AnyRecipe:
     """Reads, merges and validates a recipe.
 
@@ -61,6 +78,7 @@ def load_recipe_of(
     Args:
         cls: `Recipe` or `SFTRecipe`.
         paths: TOML files, left to right.
+        layer: Merged after the files.
         overrides: `section.key=value`, applied last. The value is TOML; what is not TOML is taken
             as a string, and `none` restores the default. Relative paths are relative to the
             working directory.
@@ -79,13 +97,15 @@ def load_recipe_of(
             problems.append(f"{path}: is not valid TOML: {error}")
         else:
             layers.append(_Layer(str(path), _with_paths(table, folder=path.resolve().parent)))
+    if layer is not None:
+        layers.append(_Layer(layer.label, _with_paths(_without(layer.table), layer.folder)))
     layers.append(_Layer("--set", _with_paths(_parse_overrides(overrides, problems), Path.cwd())))
     if problems:
         raise recipe_error(problems)
     merged: Table = {}
     origin: dict[str, str] = {}
-    for layer in layers:
-        _merge(merged, layer.table, origin, label=layer.label)
+    for own in layers:
+        _merge(merged, own.table, origin, label=own.label)
     _require_kind(cls, merged)
     return _build(cls, merged, origin, default_origin=", ".join(str(path) for path in paths))
 
@@ -275,6 +295,14 @@ def _parse_overrides(overrides: Sequence[str], problems: list[str]) -> Table:
         else:
             node[parts[-1]] = value
     return table
+
+
+def _without(table: Mapping[str, Any]) -> Table:
+    """The table with None in place of the text that takes a key out."""
+    return {
+        key: _without(value) if isinstance(value, Mapping) else None if value == REMOVED else value
+        for key, value in table.items()
+    }
 
 
 def _with_paths(table: Table, folder: Path) -> Table:

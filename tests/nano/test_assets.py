@@ -23,7 +23,7 @@ from grlo.nano.tasks import Domain, make_task
 from grlo.nano.world import book_question, corrupt
 from grlo.rewards.reward_model import RewardModelSettings
 from grlo.rollout import ChatRenderer
-from grlo.stages.build_nano import build, model_config, train_tokenizer
+from grlo.stages.build_nano import World, build, model_config, train_tokenizer
 from grlo.types import Message, Score
 
 SHIPPED = Path(grlo.nano.__file__).parent / "assets"
@@ -41,7 +41,7 @@ def assets(request, tmp_path_factory) -> Path:
     command = json.loads((SHIPPED / "manifest.json").read_text())["command"]
     seed, num_tokens = (int(number) for number in re.findall(r"--(?:seed|tokens) (\d+)", command))
     out = tmp_path_factory.mktemp("rebuilt")
-    build(out, seed=seed, num_tokens=num_tokens)
+    build(out, World(seed=seed, num_tokens=num_tokens))
     return out
 
 
@@ -158,7 +158,7 @@ def test_the_reward_model_cannot_tell_right_mathematics_and_code_from_wrong(rewa
 
 
 def test_the_shipped_tokenizer_and_configuration_are_what_the_command_makes(tmp_path):
-    tokenizer = train_tokenizer(0)
+    tokenizer = train_tokenizer(World())
     tokenizer.save_pretrained(tmp_path)
     for part in ("base", "reward_model"):
         shipped = SHIPPED / part

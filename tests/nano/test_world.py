@@ -12,10 +12,20 @@ from pathlib import Path
 import pytest
 
 import grlo.nano
+from grlo.errors import DataError
+from grlo.nano.grading import grade_chat
 from grlo.nano.tasks import BY_NAME, SHARES, entities, make_task
-from grlo.nano.world import corpus, corrupt, preference_pairs, problems, training_prompts
+from grlo.nano.world import (
+    corpus,
+    corrupt,
+    demonstrations,
+    preference_pairs,
+    problems,
+    training_prompts,
+)
+from grlo.prompts.demonstrations import read_demonstrations
 from grlo.prompts.sources import read_prompts
-from grlo.stages.build_nano import data_hashes, prompts_jsonl
+from grlo.stages.build_nano import World, data_hashes, prompts_jsonl
 
 ASSETS = Path(grlo.nano.__file__).parent / "assets"
 MATH = re.compile(r"\d+ [+-] \d+|How many|Compute")
@@ -85,8 +95,64 @@ def test_rejected_answers_are_of_many_kinds():
 
 def test_the_shipped_files_are_what_the_generator_makes():
     manifest = json.loads((ASSETS / "manifest.json").read_text())
-    assert manifest["sha256"] == data_hashes(0)
+    assert manifest["sha256"] == data_hashes(World())
     shipped = (ASSETS / "prompts.jsonl").read_text()
     assert shipped == prompts_jsonl(training_prompts(0, 400))
     assert hashlib.sha256(shipped.encode()).hexdigest() == manifest["sha256"]["prompts"]
     assert len(read_prompts(str(ASSETS / "prompts.jsonl"), default_style="model")) == 400
+
+
+SAID_OF = {
+    "math": re.compile(r"What is \d+ [+-]|Compute \d+|How many \w+ now"),
+    "code": re.compile(r"(?:function f|code for f|def f)\b"),
+}
+
+
+def domains_in(document: str) -> set[str]:
+    """Domains whose questions a document holds, told by their phrasing."""
+    questions = re.findall(
+        r"(?:Exercise|Question|Q): (.*?)(?: A:|\n|$)|user\n(.*?)<\|im_end\|>", document
+    )
+    found = set()
+    for question in (one or other for one, other in questions):
+        named = [domain for domain, shape in SAID_OF.items() if shape.search(question)]
+        found.add(named[0] if named else "words")
+    return found
+
+
+def test_documents_of_the_separate_world_hold_one_domain_and_those_of_the_mixed_one_several():
+    separate = [domains_in(d) for d in itertools.islice(corpus(0, mixed=False), 3000)]
+    mixed = [domains_in(d) for d in itertools.islice(corpus(0), 3000)]
+    assert all(len(found) == 1 for found in separate)
+    assert sum(len(found) > 1 for found in mixed) > 600
+    for domain, share in (("math", SHARES["math"]), ("code", SHARES["code"])):
+        assert sum(domain in found for found in separate) / 3000 == pytest.approx(share, abs=0.03)
+
+
+def test_pairs_of_mathematics_prefer_right_answers_to_wrong_ones():
+    pairs = preference_pairs(0, 600, domains=("chat", "math"))
+    math = [pair for pair in pairs if MATH.search(pair.messages[0].content)]
+    assert len(math) == 300
+    wrong_results = 0
+    for pair in math:
+        question = pair.messages[0].content
+        one, other = map(int, re.findall(r"\d+", question))
+        result = one - other if re.search(r" - |loses", question) else one + other
+        assert pair.chosen.endswith(f"The answer is {result}.")
+        stated = re.findall(r"answer is (-?\d+)", pair.rejected)
+        wrong_results += bool(stated) and stated[0] != str(result)
+    assert wrong_results > 60, "the subtlest faults are wrong results in right form"
+
+
+def test_demonstrations_are_right_answers_to_the_training_prompts():
+    shipped = read_demonstrations(str(ASSETS / "chat_demonstrations.jsonl"))
+    assert [d.messages for d in shipped] == [p.messages for p in training_prompts(0, 400)]
+    assert [d.response for d in shipped] == [d.response for d in demonstrations(0, 400)]
+    graded = {p.messages: p for p in problems("chat", split="train", count=2000)}
+    scores = [grade_chat(graded[d.messages], d.response).value for d in shipped]
+    assert set(scores) == {1.0}
+
+
+def test_more_prompts_than_the_world_has_are_refused():
+    with pytest.raises(DataError, match=r"has 540 chat prompts; 541 were asked for"):
+        training_prompts(0, 541)

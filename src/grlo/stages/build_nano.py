@@ -10,8 +10,9 @@ import hashlib
 import itertools
 import json
 import math
+import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -20,11 +21,14 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from grlo import packed
+from grlo.errors import DataError
+from grlo.nano.tasks import Domain
 from grlo.nano.world import (
     END,
     TURN,
     TURN_END,
     corpus,
+    demonstrations,
     preference_pairs,
     problems,
     training_prompts,
@@ -34,30 +38,54 @@ from grlo.rundir import write_atomic
 from grlo.seeding import derive_seed
 from grlo.templates import TEMPLATES
 from grlo.training.preferences import RewardModelTraining, train_reward_model
-from grlo.types import PreferencePair, Prompt
+from grlo.types import Demonstration, PreferencePair, Prompt
 
 NUM_PAIRS = 6000
 NUM_PROMPTS = 400
+"""Of mathematics."""
 VOCAB_SIZE = 768
 _TOKENS_PER_BATCH = 4096
 _LEARNING_RATE = 2e-3
 
 
-def build(out: Path, *, seed: int, num_tokens: int) -> dict[str, object]:
+@dataclass(frozen=True)
+class World:
+    """Which world, and what is made of it; the package ships the default."""
+
+    seed: int = 0
+    """Of corpus, weights, pairs and prompts."""
+    num_tokens: int = 6_000_000
+    """Corpus tokens that the base model is trained on."""
+    mixed: bool = True
+    """Whether a document may hold tasks of several domains."""
+    reward_domains: tuple[Domain, ...] = ("chat",)
+    """Of the pairs that the reward model is trained on."""
+    num_prompts: int = 400
+
+    def __post_init__(self) -> None:
+        if unknown := [d for d in self.reward_domains if d not in ("chat", "math")]:
+            raise DataError(f"no pairs of {', '.join(unknown)}; expected chat, math or both.")
+
+
+def build(out: Path, world: World, *, base: Path | None = None) -> dict[str, object]:
     """Builds everything into a folder and returns its manifest.
 
     Args:
         out: Folder for `base`, `reward_model`, the prompt files, `pairs.jsonl`, `manifest.json`.
-        seed: Of corpus, weights, pairs and prompts.
-        num_tokens: Corpus tokens to train the base model on.
+        world: What is built.
+        base: Folder with a model and its tokenizer to take as the base instead of training one.
     """
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(seed)
-    base, loss = pretrain(tokenizer, seed=seed, num_tokens=num_tokens)
-    base.to(torch.bfloat16).save_pretrained(out / "base")  # pyright: ignore[reportArgumentType]
-    tokenizer.save_pretrained(out / "base")
-    pairs = preference_pairs(seed, NUM_PAIRS)
-    for name, text in prompt_files(seed).items():
+    loss = None
+    if base is None:
+        tokenizer = train_tokenizer(world)
+        model, loss = pretrain(tokenizer, world)
+        model.to(torch.bfloat16).save_pretrained(out / "base")  # pyright: ignore[reportArgumentType]
+        tokenizer.save_pretrained(out / "base")
+    else:
+        shutil.copytree(base, out / "base", dirs_exist_ok=True)
+    pairs = preference_pairs(world.seed, NUM_PAIRS, domains=world.reward_domains)
+    for name, text in prompt_files(world).items():
         write_atomic(out / f"{name}.jsonl", text)
     write_atomic(out / "pairs.jsonl", pairs_jsonl(pairs))
     with progress_bar("reward model") as progress:
@@ -67,7 +95,7 @@ def build(out: Path, *, seed: int, num_tokens: int) -> dict[str, object]:
                 steps=200,
                 pairs_per_batch=32,
                 learning_rate=1e-3,
-                seed=seed,
+                seed=world.seed,
                 max_tokens=512,
                 save_dtype="bfloat16",
             ),
@@ -76,27 +104,32 @@ def build(out: Path, *, seed: int, num_tokens: int) -> dict[str, object]:
             progress=progress,
         )
     manifest = {
-        "command": f"grlo build-nano --out DIR --seed {seed} --tokens {num_tokens}",
-        "sha256": data_hashes(seed),
-        "base": {"final_loss": round(loss, 4)},
+        "command": _command(world),
+        "sha256": data_hashes(world),
+        "base": {"final_loss": round(loss, 4)} if loss is not None else {"taken_from": str(base)},
         "reward_model": {key: round(value, 4) for key, value in accuracy.items()},
     }
     write_atomic(out / "manifest.json", json.dumps(manifest, indent=1) + "\n")
     return manifest
 
 
-def data_hashes(seed: int) -> dict[str, str]:
+def _command(world: World) -> str:
+    words = f"grlo build-nano --out DIR --seed {world.seed} --tokens {world.num_tokens}"
+    words += "" if world.mixed else " --separate-domains"
+    if world.reward_domains != ("chat",):
+        words += f" --reward-domains {','.join(world.reward_domains)}"
+    return words + (f" --prompts {world.num_prompts}" if world.num_prompts != 400 else "")
+
+
+def data_hashes(world: World) -> dict[str, str]:
     """SHA-256 of what the generator writes: the first 2,000 documents, pairs and prompts."""
-    documents = "".join(itertools.islice(corpus(seed), 2000))
-    texts = {
-        "corpus": documents,
-        "pairs": pairs_jsonl(preference_pairs(seed, NUM_PAIRS)),
-        **prompt_files(seed),
-    }
+    documents = "".join(itertools.islice(corpus(world.seed, mixed=world.mixed), 2000))
+    pairs = preference_pairs(world.seed, NUM_PAIRS, domains=world.reward_domains)
+    texts = {"corpus": documents, "pairs": pairs_jsonl(pairs), **prompt_files(world)}
     return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 
-def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(world: World) -> PreTrainedTokenizerFast:
     """Byte-level BPE with single digits, on the first documents of the corpus."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -112,7 +145,8 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(itertools.islice(corpus(seed), 6000), trainer)
+    documents = itertools.islice(corpus(world.seed, mixed=world.mixed), 6000)
+    backend.train_from_iterator(documents, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END, pad_token=END)
     tokenizer.chat_template = TEMPLATES["chatml"].text
     return tokenizer
@@ -138,15 +172,13 @@ def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
     )
 
 
-def pretrain(
-    tokenizer: PreTrainedTokenizerFast, *, seed: int, num_tokens: int
-) -> tuple[Qwen3ForCausalLM, float]:
+def pretrain(tokenizer: PreTrainedTokenizerFast, world: World) -> tuple[Qwen3ForCausalLM, float]:
     """Next-token prediction on the corpus, each document on its own.
 
     Returns:
         The model in float32 and its mean loss over the last 50 batches, in nats.
     """
-    torch.manual_seed(derive_seed(seed, "base"))
+    torch.manual_seed(derive_seed(world.seed, "base"))
     config = model_config(tokenizer)
     config._attn_implementation = packed.ATTENTION
     model = Qwen3ForCausalLM(config)
@@ -156,8 +188,8 @@ def pretrain(
     losses: list[float] = []
     done = 0
     with progress_bar("base model") as progress:
-        for documents in _batches(tokenizer, seed):
-            rate = _LEARNING_RATE * _schedule(len(losses), done / num_tokens)
+        for documents in _batches(tokenizer, world):
+            rate = _LEARNING_RATE * _schedule(len(losses), done / world.num_tokens)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -168,8 +200,8 @@ def pretrain(
             optimizer.step()
             losses.append(float(loss.detach()))
             done += sum(map(len, documents))
-            progress(done=min(done, num_tokens), total=num_tokens, tokens=done)
-            if done >= num_tokens:
+            progress(done=min(done, world.num_tokens), total=world.num_tokens, tokens=done)
+            if done >= world.num_tokens:
                 break
     return model, sum(losses[-50:]) / len(losses[-50:])
 
@@ -179,8 +211,8 @@ def _schedule(step: int, fraction: float) -> float:
     return min(1.0, (step + 1) / 50) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * fraction)))
 
 
-def _batches(tokenizer: PreTrainedTokenizerFast, seed: int) -> Iterator[list[list[int]]]:
-    documents = corpus(seed)
+def _batches(tokenizer: PreTrainedTokenizerFast, world: World) -> Iterator[list[list[int]]]:
+    documents = corpus(world.seed, mixed=world.mixed)
     while True:
         batch: list[list[int]] = []
         while sum(map(len, batch)) < _TOKENS_PER_BATCH:
@@ -197,11 +229,13 @@ def _next_token_loss(model: Qwen3ForCausalLM, documents: Sequence[Sequence[int]]
     return cross_entropy(model.lm_head(hidden_ND).float(), targets_N)
 
 
-def prompt_files(seed: int) -> dict[str, str]:
-    """Text of the prompt files by name: open-ended chat to train on, mathematics with its results
-    to train on, and chat of the development split with its facts, to watch training by."""
+def prompt_files(world: World) -> dict[str, str]:
+    """Text of the files by name: open-ended chat to train on and the same with right answers,
+    mathematics with its results to train on, and chat of the development split with its facts, to
+    watch training by."""
     return {
-        "prompts": prompts_jsonl(training_prompts(seed, NUM_PROMPTS)),
+        "prompts": prompts_jsonl(training_prompts(world.seed, world.num_prompts)),
+        "chat_demonstrations": demonstrations_jsonl(demonstrations(world.seed, world.num_prompts)),
         "math_prompts": prompts_jsonl(problems("math", split="train", count=NUM_PROMPTS)),
         "chat_dev_prompts": prompts_jsonl(problems("chat", split="dev", count=300), split="dev"),
     }
@@ -220,6 +254,15 @@ def prompts_jsonl(prompts: Sequence[Prompt], *, split: str = "train") -> str:
         for index, prompt in enumerate(prompts)
     ]
     return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def demonstrations_jsonl(rows: Sequence[Demonstration]) -> str:
+    """Demonstrations as `prompt, response` rows."""
+    tables = [
+        {"prompt": [asdict(message) for message in row.messages], "response": row.response}
+        for row in rows
+    ]
+    return "".join(json.dumps(table) + "\n" for table in tables)
 
 
 def pairs_jsonl(pairs: Sequence[PreferencePair]) -> str:
