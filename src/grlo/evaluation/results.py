@@ -27,8 +27,8 @@ from grlo.types import Message, Prompt, SamplingParams, Score
 SUMMARY_FILE = "summary.json"
 
 _CANARY = "answers to a private benchmark: do not publish, do not train on this"
-# Domains whose answers are texts of their own, in which no two agree.
-_WITHOUT_VOTE = ("code", "chat", "instruction_following")
+WITHOUT_VOTE = ("code", "chat", "instruction_following")
+"""Domains whose answers are texts of their own, in which no two agree."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def summarize(
     is_binary = all(sample.score.value in (0, 1) for sample in scored)
     fewest = min(map(len, groups), default=0)
     ks = sorted({*(2**power for power in range(fewest.bit_length())), fewest} - {0})
-    can_vote = bool(parsed) and is_binary and benchmark.domain not in _WITHOUT_VOTE
+    can_vote = bool(parsed) and is_binary and benchmark.domain not in WITHOUT_VOTE
     return BenchmarkResult(
         identity=identity,
         domain=benchmark.domain,
