@@ -159,8 +159,15 @@ def test_a_recipe_that_is_not_there_is_named(
                 "kind": "gold",
             },
         ),
-        ("report", "report", "report r", (Path("r"),), {}),
-        ("cost", "cost", "cost r", (Path("r"),), {}),
+        (
+            "report",
+            "report_folders",
+            "report r s --format md --out x.md",
+            ([Path("r"), Path("s")],),
+            {"form": "md", "out": Path("x.md")},
+        ),
+        ("cost", "cost", "cost r", (Path("r"),), {"price": None}),
+        ("cost", "cost", "cost r --price 2.5", (Path("r"),), {"price": 2.5}),
     ],
 )
 def test_arguments_reach_the_stage(
@@ -247,7 +254,9 @@ def test_train_loads_the_recipe_with_its_overrides(
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0, result.output
     assert loaded == [([Path("a.toml"), Path("b.toml")], ["seed=1"])]
-    assert stage.calls == [((None,), {"run_dir": tmp_path})]
+    [((recipe,), options)] = stage.calls
+    assert (recipe, options["run_dir"]) == (None, tmp_path)
+    assert options["started"] < time.perf_counter(), "time runs from the start of the process"
 
 
 def test_a_budget_becomes_a_setting_of_the_recipe() -> None:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
+_STARTED = time.perf_counter()  # Before the imports: a run's ledger accounts for them too.
+
+import atexit
+import gc
 import math
 import os
 import sys
@@ -79,7 +85,7 @@ def train(
 
     from grlo.stages.train import train as run_train
 
-    print(run_train(recipe, run_dir=run))
+    print(run_train(recipe, run_dir=run, started=_STARTED))
 
 
 @app.command()
@@ -99,15 +105,43 @@ def sft(
 
     from grlo.stages.sft import sft as run_sft
 
-    print(run_sft(recipe, run_dir=run))
+    print(run_sft(recipe, run_dir=run, started=_STARTED))
+
+
+@app.command()
+def study(
+    file: Annotated[Path, typer.Argument(metavar="STUDY", help="TOML file of a study.")],
+    out: Annotated[Path, typer.Option(help="Folder of the study; gone on from if it holds it.")],
+    seeds: Annotated[str, typer.Option(help="By commas, instead of those of the file.")] = "",
+    parallel: Annotated[
+        int, typer.Option(min=0, help="Arms at a time; 0: as the file has it.")
+    ] = 0,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would be run.")] = False,
+    job: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """Trains and measures several arms over several seeds at equal cost, and compares them."""
+    from grlo.stages.study import plan as show_plan
+    from grlo.stages.study import study as run_study
+    from grlo.stages.study import study_job
+
+    try:
+        numbers = [int(text) for text in _names(seeds)]
+    except ValueError:
+        raise RecipeError(f"--seeds {seeds}: expected whole numbers by commas.") from None
+    if job:
+        study_job(file, out=out, seeds=numbers, name=job)
+    elif plan:
+        show_plan(file, out=out, seeds=numbers)
+    else:
+        run_study(file, out=out, seeds=numbers, parallel=parallel)
 
 
 @app.command()
 def quickstart(
     run: Annotated[Path, typer.Option("--run", help="Run directory.")] = Path("runs/quickstart"),
-    seed: Annotated[int, typer.Option(help="Seed of all three arms.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of all arms.")] = 0,
 ) -> None:
-    """Trains the embedded miniature and a control, and prints what it did to four domains."""
+    """Trains the embedded miniature in several ways, and reports what that did to four domains."""
     from grlo.stages.quickstart import quickstart as run_quickstart
 
     run_quickstart(run_dir=run, seed=seed)
@@ -372,19 +406,37 @@ def rollouts(
 
 
 @app.command()
-def report(run: RunDirectory) -> None:
-    """Writes RUN/report.html: plots, where to look, answers; also while the run is going."""
-    from grlo.stages.report import report as run_report
+def report(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...",
+            help="A run, a study, or folders of `grlo evaluate`, the base model's first.",
+        ),
+    ],
+    form: Annotated[
+        Literal["html", "md", "json"], typer.Option("--format", help="md: for an appendix.")
+    ] = "html",
+    out: Annotated[Path | None, typer.Option(help="File; default: report.* beside it.")] = None,
+) -> None:
+    """One page of a run (also while it is going), of a study, or of evaluations side by side."""
+    from grlo.stages.report import report_folders
 
-    print(run_report(run))
+    print(report_folders(folders, form=form, out=out))
 
 
 @app.command()
-def cost(run: RunDirectory) -> None:
-    """Device-hours, tokens and FLOPs of a run by phase."""
+def cost(
+    run: RunDirectory,
+    price: Annotated[
+        float | None,
+        typer.Option(min=0, help="Of a device-hour; default: prices.device_hour of the recipe."),
+    ] = None,
+) -> None:
+    """Device-hours, tokens, FLOPs, utilisation, energy and money of a run by phase."""
     from grlo.stages.cost import cost as run_cost
 
-    run_cost(run)
+    run_cost(run, price=price)
 
 
 prompts_app = typer.Typer(
@@ -618,17 +670,38 @@ def build_nano(
     tokens: Annotated[
         int, typer.Option(min=1, help="Corpus tokens that the base model is trained on.")
     ] = 6_000_000,
+    separate_domains: Annotated[
+        bool, typer.Option("--separate-domains", help="No document holds tasks of two domains.")
+    ] = False,
+    reward_domains: Annotated[
+        str, typer.Option(help="Domains of the reward model's pairs: chat, math or both.")
+    ] = "chat",
+    prompts: Annotated[int, typer.Option(min=1, help="Chat prompts to train on.")] = 400,
+    base: Annotated[
+        Path | None, typer.Option(help="Model to take as the base instead of training one.")
+    ] = None,
 ) -> None:
-    """Rebuilds the embedded miniature: tokenizer, base model, reward model and prompts."""
-    from grlo.stages.build_nano import build
+    """Rebuilds the embedded miniature, or another world of its kind: models, pairs and prompts."""
+    from typing import cast
 
-    print(build(out, seed=seed, num_tokens=tokens))
+    from grlo.stages.build_nano import Domain, World, build
+
+    world = World(
+        seed=seed,
+        num_tokens=tokens,
+        mixed=not separate_domains,
+        reward_domains=cast("tuple[Domain, ...]", tuple(_names(reward_domains))),
+        num_prompts=prompts,
+    )
+    print(build(out, world, base=base))
 
 
 def main() -> None:
     """Runs the command; errors that a user can mend are one message, not a traceback."""
     # Otherwise transformers warns of heads that start afresh on purpose. What matters we report.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # A process that ends need not look for garbage: with torch loaded that takes a second.
+    atexit.register(gc.freeze)
     try:
         app()
     except GrloError as error:

@@ -524,16 +524,18 @@ def slowest(unit: str, *, num_characters: int) -> tuple[float, str]:
     for name, arguments, *_ in TABLE:
         instruction = KNOWN[name]
         given = instruction.read_arguments(arguments)
-        start = time.perf_counter()
+        # Of the processor: a busy machine must not fail a check.
+        start = time.process_time()
         instruction.follows(text, given)
-        times.append((time.perf_counter() - start, name))
+        times.append((time.process_time() - start, name))
     return max(times)
 
 
 @pytest.mark.parametrize("unit", HOSTILE)
-def test_a_check_of_twenty_kilobytes_takes_less_than_a_second(unit: str) -> None:
+def test_a_check_of_twenty_kilobytes_is_far_from_quadratic(unit: str) -> None:
     seconds, name = slowest(unit, num_characters=20_000)
-    assert seconds < 1, name
+    # Linear time is below a second; what backtracks takes minutes.
+    assert seconds < 5, name
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ REWARDS: dict[str, str] = {
     "judge": "grlo.rewards.judge:JudgeSettings",
     "mixture": "grlo.rewards.mixture:MixtureSettings",
     "shuffled": "grlo.rewards.shuffled:ShuffledRewardSettings",
+    "random": "grlo.rewards.random_reward:RandomRewardSettings",
 }
 
 
