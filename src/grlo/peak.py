@@ -6,6 +6,8 @@ import time
 
 import torch
 
+from grlo.products import product
+
 _SECONDS = 0.2
 _REPETITIONS = 5
 """Of the largest product."""
@@ -47,21 +49,21 @@ def measure_peak(device: str, dtype: torch.dtype) -> float:
 
 def _matrices(
     size: int, device: str, dtype: torch.dtype, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Two factors, and room for their product."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two factors."""
     left, right = (
         torch.empty(size, size, device=device, dtype=dtype).uniform_(-1, 1, generator=generator)
         for _ in range(2)
     )
-    return left, right, torch.empty_like(left)
+    return left, right
 
 
-def _seconds_of_product(left: torch.Tensor, right: torch.Tensor, product: torch.Tensor) -> float:
+def _seconds_of_product(left: torch.Tensor, right: torch.Tensor) -> float:
     is_cuda = left.device.type == "cuda"
     if is_cuda:
         torch.cuda.synchronize(left.device)
     start = time.perf_counter()
-    torch.mm(left, right, out=product)
+    product(left, right)
     if is_cuda:
         torch.cuda.synchronize(left.device)
     return time.perf_counter() - start

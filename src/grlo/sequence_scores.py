@@ -18,6 +18,7 @@ from grlo.batch import pack_by_tokens
 from grlo.errors import ModelError
 from grlo.inference import evaluating
 from grlo.interfaces import Progress, silent
+from grlo.products import use_fast_products
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.types import Message
 
@@ -80,7 +81,7 @@ def load_sequence_scorer(
         raise ModelError(f"{model} lacks the weights {', '.join(sorted(missing))}.")
     if headless:
         torch.nn.init.zeros_(scorer.score.weight)
-    return scorer
+    return use_fast_products(scorer)
 
 
 def check_renderer(renderer: ChatRenderer, model: PreTrainedModel) -> None:

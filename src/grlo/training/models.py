@@ -19,6 +19,7 @@ from transformers import (
 from grlo import packed
 from grlo.batch import TokenBatch, shared_prompt_lengths
 from grlo.errors import MissingExtraError, ModelError
+from grlo.products import use_fast_products
 from grlo.settings import CriticSettings, LoraSettings, ModelSettings
 
 EntropyMode = Literal["none", "detached", "gradient"]
@@ -58,7 +59,7 @@ def load_reference(settings: ModelSettings, *, device: str) -> PreTrainedModel:
         dtype=DTYPES[settings.compute_dtype],
         attn_implementation=attention_name(settings),
     )
-    return model.requires_grad_(False).eval().to(device)
+    return use_fast_products(model.requires_grad_(False).eval().to(device))
 
 
 def load_critic(policy: ModelSettings, settings: CriticSettings, *, device: str) -> PreTrainedModel:
@@ -113,7 +114,7 @@ def _prepare(
         # Renamed in transformers 5.2x; both names take the options as their first argument.
         enable = getattr(model, "activation_checkpointing_enable", None)
         (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
-    return model.train()
+    return use_fast_products(model.train())
 
 
 def _add_adapters(model: PreTrainedModel, lora: LoraSettings, *, task: str) -> PreTrainedModel:
