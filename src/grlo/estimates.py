@@ -12,8 +12,8 @@ from grlo.errors import ModelError
 from grlo.settings import LoraSettings, ModelSettings, Recipe
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-LOGIT_CHUNK_ELEMENTS = 2**26
-"""Logits that the learner holds at a time; see `grlo.training.models`."""
+LOGIT_CHUNK_ELEMENTS = 2**27
+"""Logits that the learner holds at a time; see `grlo.training.output_head`."""
 
 # Names of modules that adapters may attach to, as (inputs, outputs) of a shape.
 _LINEAR_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -34,7 +34,7 @@ from grlo.settings import (
     SamplingSettings,
     TrainingSettings,
 )
-from grlo.training import models
+from grlo.training import output_head
 from grlo.training.learner import Learner, explained_variance, learning_rate
 from grlo.training.models import merged_weights, token_logprobs, token_values
 
@@ -144,8 +144,8 @@ def test_logprobs_and_entropy_equal_a_plain_forward_of_every_row_alone(policy_pa
 def test_chunks_of_the_output_head_change_neither_values_nor_gradients(policy_path, monkeypatch):
     batch = make_batch()
     results = []
-    for elements in (2**26, 7 * VOCAB):
-        monkeypatch.setattr(models, "_LOGITS_PER_CHUNK", elements)
+    for rows in (10_000, 7):
+        monkeypatch.setattr(output_head, "chunk_rows", lambda *_, rows=rows: rows)
         model = AutoModelForCausalLM.from_pretrained(policy_path)
         logprobs, entropy = token_logprobs(
             model, batch, temperature=0.7, compute_dtype=torch.float32, entropy="gradient"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -21,13 +20,9 @@ from grlo.batch import TokenBatch, shared_prompt_lengths
 from grlo.errors import MissingExtraError, ModelError
 from grlo.products import use_fast_products
 from grlo.settings import CriticSettings, LoraSettings, ModelSettings
-
-EntropyMode = Literal["none", "detached", "gradient"]
+from grlo.training.output_head import EntropyMode, head_logprobs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-# Logits of one chunk of positions, in elements: 64 Mi float32 values are 256 MiB.
-_LOGITS_PER_CHUNK = 2**26
 
 
 def load_policy(settings: ModelSettings, *, device: str) -> PreTrainedModel:
@@ -210,26 +205,15 @@ def token_logprobs(
         Two float32 tensors [B, T] in nats, zero outside the mask.
     """
     plain = plain_model(model)
-    head = output_head(plain)
     with _autocast(model, compute_dtype):
-        hidden_ND = _hidden_before_responses(plain.base_model, batch)
-        targets_N = batch.tokens_BT[batch.mask_BT]
-        chunk = max(1, _LOGITS_PER_CHUNK // plain.config.get_text_config().vocab_size)
-        parts = []
-        for start in range(0, len(hidden_ND), chunk):
-            arguments = (
-                head,
-                hidden_ND[start : start + chunk],
-                targets_N[start : start + chunk],
-                temperature,
-                entropy,
-            )
-            # One chunk holds all its logits at once anyway: recomputing them would save nothing.
-            if torch.is_grad_enabled() and len(hidden_ND) > chunk:
-                parts.append(checkpoint(_head_logprobs, *arguments, use_reentrant=False))
-            else:
-                parts.append(_head_logprobs(*arguments))
-    logprobs_N, entropy_N = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        logprobs_N, entropy_N = head_logprobs(
+            output_head(plain),
+            _hidden_before_responses(plain.base_model, batch),
+            batch.tokens_BT[batch.mask_BT],
+            vocab_size=plain.config.get_text_config().vocab_size,
+            temperature=temperature,
+            entropy=entropy,
+        )
     return _spread(logprobs_N, batch.mask_BT), _spread(entropy_N, batch.mask_BT)
 
 
@@ -261,24 +245,6 @@ def _hidden_before_responses(trunk: nn.Module, batch: TokenBatch) -> Tensor:
     # the padding mask can be left out, which keeps the fast attention kernels.
     hidden_BTD = trunk(input_ids=batch.tokens_BT, use_cache=False).last_hidden_state
     return hidden_BTD[:, :-1][batch.mask_BT[:, 1:]]
-
-
-def _head_logprobs(
-    head: nn.Module,
-    hidden_ND: Tensor,
-    targets_N: Tensor,
-    temperature: float,
-    entropy: EntropyMode,
-) -> tuple[Tensor, Tensor]:
-    logits_NV = head(hidden_ND).float() / temperature
-    normalizer_N = logits_NV.logsumexp(-1)
-    logprobs_N = logits_NV.gather(-1, targets_N[:, None]).squeeze(-1) - normalizer_N
-    if entropy == "none":
-        return logprobs_N, torch.zeros_like(logprobs_N)
-    with torch.set_grad_enabled(entropy == "gradient" and torch.is_grad_enabled()):
-        probabilities_NV = (logits_NV - normalizer_N[:, None]).exp()
-        entropy_N = normalizer_N - (probabilities_NV * logits_NV).sum(-1)
-    return logprobs_N, entropy_N
 
 
 def _spread(values_N: Tensor, mask_BT: Tensor) -> Tensor:

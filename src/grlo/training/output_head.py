@@ -1,0 +1,164 @@
+"""Log-probabilities and entropy from hidden states, without ever holding all logits.
+
+Dimensions: N positions, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from grlo.estimates import LOGIT_CHUNK_ELEMENTS
+from grlo.products import product
+
+EntropyMode = Literal["none", "detached", "gradient"]
+
+# Logits of one chunk of positions on a CPU: what its caches hold, but rows worth a product. A GPU
+# takes as many as the memory estimate allows for.
+_CPU_ELEMENTS = 2**20
+_CPU_ROWS = 256
+
+
+def chunk_rows(vocab_size: int, device_type: str) -> int:
+    """Positions whose logits are computed together."""
+    most = max(1, LOGIT_CHUNK_ELEMENTS // vocab_size)
+    return min(most, max(_CPU_ROWS, _CPU_ELEMENTS // vocab_size)) if device_type == "cpu" else most
+
+
+def head_logprobs(
+    head: nn.Module,
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    *,
+    vocab_size: int,
+    temperature: float,
+    entropy: EntropyMode,
+) -> tuple[Tensor, Tensor]:
+    """log softmax(W h / temperature) at the targets, and the entropy of that distribution.
+
+    Positions are worked on in chunks, and the backward pass computes the logits of a chunk again:
+    with p = softmax(z), z = W h / temperature and H the entropy, the gradient of log p_y by z_j is
+    [j = y] - p_j, and that of H is -p_j (log p_j + H).
+
+    Args:
+        head: The map to logits; one that is more than a matrix (adapters, a bias) goes through
+            autograd chunk by chunk.
+        hidden_ND: Hidden states.
+        targets_N: Token whose log-probability is asked for.
+        vocab_size: Number of logits.
+        temperature: That of the sampling.
+        entropy: `none` returns zeros for it, `detached` its value, `gradient` its gradient too.
+
+    Returns:
+        Two float32 tensors [N] in nats.
+    """
+    rows = chunk_rows(vocab_size, hidden_ND.device.type)
+    if isinstance(head, nn.Linear) and head.bias is None:
+        return _ChunkedHead.apply(  # pyright: ignore[reportReturnType]
+            hidden_ND, head.weight, targets_N, temperature, entropy, rows
+        )
+    parts = [
+        checkpoint(_of_any_head, head, hidden, targets, temperature, entropy, use_reentrant=False)
+        for hidden, targets in zip(hidden_ND.split(rows), targets_N.split(rows), strict=True)
+    ]
+    logprobs_N, entropy_N = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    return logprobs_N, entropy_N
+
+
+class _ChunkedHead(torch.autograd.Function):
+    """`head_logprobs` of a weight matrix [V, D]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        targets_N: Tensor,
+        temperature: float,
+        entropy: EntropyMode,
+        rows: int,
+    ) -> tuple[Tensor, Tensor]:
+        dtype = _compute_dtype(weight_VD)
+        weight = weight_VD.to(dtype)
+        normalizers, logprobs, entropies = [], [], []
+        for hidden, targets in zip(hidden_ND.split(rows), targets_N.split(rows), strict=True):
+            logits_CV = _logits(hidden.to(dtype), weight, temperature)
+            normalizer_C = logits_CV.logsumexp(-1)
+            logits_CV -= normalizer_C[:, None]
+            normalizers.append(normalizer_C)
+            logprobs.append(logits_CV.gather(-1, targets[:, None]).squeeze(-1))
+            if entropy == "none":
+                entropies.append(torch.zeros_like(normalizer_C))
+            else:
+                entropies.append(-logits_CV.exp().mul_(logits_CV).sum(-1))
+        normalizer_N, logprobs_N, entropy_N = map(_joined, (normalizers, logprobs, entropies))
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, normalizer_N, entropy_N)
+        ctx.dtype, ctx.temperature, ctx.rows = dtype, temperature, rows
+        if entropy != "gradient":
+            ctx.mark_non_differentiable(entropy_N)
+        ctx.has_entropy_gradient = entropy == "gradient"
+        return logprobs_N, entropy_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, upstream_N: Tensor, entropy_upstream_N: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        hidden_ND, weight_VD, targets_N, normalizer_N, entropy_N = ctx.saved_tensors
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        weight = weight_VD.to(ctx.dtype)
+        for_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
+        for_weight = torch.zeros_like(weight_VD) if needs_weight else None
+        for start in range(0, len(hidden_ND), ctx.rows):
+            chunk = slice(start, start + ctx.rows)
+            hidden = hidden_ND[chunk].to(ctx.dtype)
+            upstream = upstream_N[chunk] / ctx.temperature
+            # By logits: first -p_j, then weighted and completed in place.
+            logprobs_CV = _logits(hidden, weight, ctx.temperature).sub_(normalizer_N[chunk, None])
+            if ctx.has_entropy_gradient:
+                entropy_upstream = entropy_upstream_N[chunk, None] / ctx.temperature
+                gradient_CV = logprobs_CV.exp()
+                logprobs_CV.add_(entropy_N[chunk, None]).mul_(entropy_upstream)
+                gradient_CV.mul_(logprobs_CV.add_(upstream[:, None]).neg_())
+            else:
+                gradient_CV = logprobs_CV.exp_().mul_(-upstream[:, None])
+            gradient_CV.scatter_add_(1, targets_N[chunk, None], upstream[:, None])
+            gradient_CV = gradient_CV.to(ctx.dtype)
+            if for_hidden is not None:
+                for_hidden[chunk] = product(gradient_CV, weight)
+            if for_weight is not None:
+                for_weight += product(gradient_CV.t(), hidden)
+        return for_hidden, for_weight, None, None, None, None
+
+
+def _logits(hidden_CD: Tensor, weight_VD: Tensor, temperature: float) -> Tensor:
+    logits_CV = product(hidden_CD, weight_VD.t()).float()
+    return logits_CV if temperature == 1 else logits_CV.div_(temperature)
+
+
+def _of_any_head(
+    head: nn.Module,
+    hidden_CD: Tensor,
+    targets_C: Tensor,
+    temperature: float,
+    entropy: EntropyMode,
+) -> tuple[Tensor, Tensor]:
+    logprobs_CV = (head(hidden_CD).float() / temperature).log_softmax(-1)
+    chosen_C = logprobs_CV.gather(-1, targets_C[:, None]).squeeze(-1)
+    if entropy == "none":
+        return chosen_C, torch.zeros_like(chosen_C)
+    with torch.set_grad_enabled(entropy == "gradient" and torch.is_grad_enabled()):
+        return chosen_C, -(logprobs_CV.exp() * logprobs_CV).sum(-1)
+
+
+def _compute_dtype(weight: Tensor) -> torch.dtype:
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if len(parts) != 1 else parts[0]
