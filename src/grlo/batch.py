@@ -177,16 +177,29 @@ def shared_prompt_lengths(batch: TokenBatch) -> list[int]:
 
 
 def pack_groups(batch: TokenBatch, *, max_tokens: int) -> list[Tensor]:
-    """Row numbers of micro-batches that keep the rows of a group together.
+    """Row numbers of micro-batches that keep the rows of a group together; see `pack_shared`."""
+    parts = pack_shared(
+        batch.lengths_B.tolist(), shared_prompt_lengths(batch), max_tokens=max_tokens
+    )
+    return [torch.tensor(part) for part in parts]
 
-    Groups are sorted by their longest row, so that little of the attention grid is padding. A
-    micro-batch holds at most `max_tokens` tokens, prompts of groups counted once, and a grid of at
+
+def pack_shared(
+    lengths: Sequence[int], shared: Sequence[int], *, max_tokens: int
+) -> list[list[int]]:
+    """Row numbers of batches that keep rows with a common beginning together.
+
+    Groups of such rows are sorted by their longest, so that little of the attention grid is
+    padding. A batch holds at most `max_tokens` tokens, shared ones counted once, and a grid of at
     most twice as many cells; a group beyond that is divided, and a single row may exceed it.
     Every row appears exactly once.
+
+    Args:
+        lengths: Tokens of each row.
+        shared: How many leading tokens each row has in common with the one before it; 0 begins a
+            group.
+        max_tokens: Budget of a batch.
     """
-    shared = shared_prompt_lengths(batch)
-    lengths = batch.lengths_B.tolist()
-    prompts = batch.mask_BT.int().argmax(1).tolist()
     groups: list[list[int]] = []
     for row, num_shared in enumerate(shared):
         if num_shared:
@@ -199,7 +212,7 @@ def pack_groups(batch: TokenBatch, *, max_tokens: int) -> list[Tensor]:
     for rows in groups:
         for position, row in enumerate(rows):
             new_group = position == 0
-            cost = lengths[row] if new_group else lengths[row] - prompts[row]
+            cost = lengths[row] if new_group else lengths[row] - shared[row]
             longest_with = max(longest, lengths[row])
             fits = (
                 bool(parts)
@@ -212,7 +225,7 @@ def pack_groups(batch: TokenBatch, *, max_tokens: int) -> list[Tensor]:
             else:
                 parts.append([row])
                 tokens = longest = lengths[row]
-    return [torch.tensor(part) for part in parts]
+    return parts
 
 
 def _token_mean(mask_BT: Tensor, horizon: int) -> Tensor:

@@ -85,14 +85,26 @@ def packed_hidden_states(trunk: nn.Module, packing: Packing) -> Tensor:
     return output.last_hidden_state[0]
 
 
-def require_support(model: PreTrainedModel, path: str) -> None:
-    """Raises ModelError unless the model's attention can be packed: causal over the whole row."""
+def _kinds_of_attention(model: PreTrainedModel) -> set[str]:
     config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if not getattr(model, "_supports_attention_backend", False) or kinds != {"full_attention"}:
+    kinds = getattr(config, "layer_types", None)
+    # Mistral has a window and no list of layers: it slides in all of them.
+    slides = kinds is None and getattr(config, "sliding_window", None) is not None
+    return {"sliding_attention"} if slides else set(kinds or ["full_attention"])
+
+
+def is_supported(model: PreTrainedModel) -> bool:
+    """Whether the model's attention can be packed: causal over the whole row."""
+    has_backend = bool(getattr(model, "_supports_attention_backend", False))
+    return has_backend and _kinds_of_attention(model) == {"full_attention"}
+
+
+def require_support(model: PreTrainedModel, path: str) -> None:
+    """Raises ModelError unless the model's attention can be packed."""
+    if not is_supported(model):
         raise ModelError(
             f"{path!r} ({type(model).__name__}) has attention that cannot be packed "
-            f"({', '.join(sorted(kinds))}). Set policy.attention = 'sdpa'."
+            f"({', '.join(sorted(_kinds_of_attention(model)))}). Set policy.attention = 'sdpa'."
         )
 
 

@@ -7,14 +7,17 @@ be missing or equal to the token that ends every answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from grlo.batch import pack_by_tokens
+from grlo import packed
+from grlo.batch import pack_shared
 from grlo.errors import ModelError
 from grlo.inference import evaluating
 from grlo.interfaces import Progress, silent
@@ -81,6 +84,8 @@ def load_sequence_scorer(
         raise ModelError(f"{model} lacks the weights {', '.join(sorted(missing))}.")
     if headless:
         torch.nn.init.zeros_(scorer.score.weight)
+    if packed.is_supported(scorer):
+        scorer.set_attn_implementation(packed.ATTENTION)
     return use_fast_products(scorer)
 
 
@@ -111,7 +116,7 @@ def conversation_tokens(
 
 
 def forward_scores(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
-    """Scores of one batch, with gradient.
+    """Scores of one batch, with gradient; neighbours that begin alike share that computation.
 
     Args:
         model: From `load_sequence_scorer`.
@@ -121,16 +126,22 @@ def forward_scores(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -
         float32, one score per sequence, shape [B].
     """
     lengths = torch.tensor([len(tokens) for tokens in sequences])
-    # What stands on the right of a row's last token never reaches it; 0 is an id of every model.
-    tokens_BT = torch.zeros(len(sequences), int(lengths.max()), dtype=torch.int64)
-    for row, tokens in enumerate(sequences):
-        tokens_BT[row, : len(tokens)] = torch.tensor(tokens)
-    device = model.device
-    hidden_BTH = model.base_model(tokens_BT.to(device), use_cache=False).last_hidden_state
-    last_BH = hidden_BTH[torch.arange(len(sequences), device=device), lengths.to(device) - 1]
+    last, device = lengths - 1, model.device
+    if model.config._attn_implementation == packed.ATTENTION:
+        shared = [0, *(_common(one, other) for one, other in pairwise(sequences))]
+        packing = packed.pack(sequences, shared=shared)
+        hidden_ND = packed.packed_hidden_states(model.base_model, packing.to(device))
+        last_BD = hidden_ND[packing.index_BT[torch.arange(len(sequences)), last].to(device)]
+    else:
+        # What stands on the right of a row's last token never reaches it; 0 is an id of all models.
+        tokens_BT = torch.zeros(len(sequences), int(lengths.max()), dtype=torch.int64)
+        for row, tokens in enumerate(sequences):
+            tokens_BT[row, : len(tokens)] = torch.tensor(tokens)
+        hidden_BTD = model.base_model(tokens_BT.to(device), use_cache=False).last_hidden_state
+        last_BD = hidden_BTD[torch.arange(len(sequences), device=device), last.to(device)]
     head = model.score
     assert isinstance(head, torch.nn.Linear)
-    return head(last_BH).squeeze(-1).float()
+    return head(last_BD).squeeze(-1).float()
 
 
 def score_sequences(
@@ -138,6 +149,7 @@ def score_sequences(
     sequences: Sequence[tuple[int, ...]],
     *,
     tokens_per_batch: int,
+    groups: Sequence[Hashable] | None = None,
     progress: Progress = silent,
 ) -> list[float]:
     """Scores in the order given; equal sequences are scored once, in batches of similar length.
@@ -145,20 +157,44 @@ def score_sequences(
     Args:
         model: From `load_sequence_scorer`.
         sequences: Token ids of each conversation.
-        tokens_per_batch: Tokens of a batch, padding included.
+        tokens_per_batch: Tokens of a batch; those that neighbours share count once.
+        groups: Sequences of one group begin alike, as answers to one prompt do: what they share is
+            computed once. None has no groups.
         progress: Told of distinct sequences and of their tokens.
 
     Returns:
         One score per sequence; NaN or infinite where the model gives that.
     """
-    unique = list(dict.fromkeys(sequences))
+    numbers: dict[Hashable, int] = {}
+    group_of: dict[tuple[int, ...], int] = {}
+    for index, sequence in enumerate(sequences):
+        group = index if groups is None else groups[index]
+        group_of.setdefault(sequence, numbers.setdefault(group, len(numbers)))
+    # Within a group those that go on alike for longest are neighbours.
+    unique = sorted(group_of, key=lambda sequence: (group_of[sequence], sequence))
+    shared = [0] * len(unique)
+    for row, (one, other) in enumerate(pairwise(unique), 1):
+        if group_of[one] == group_of[other]:
+            shared[row] = _common(one, other)
     scores: dict[tuple[int, ...], float] = {}
     tokens = 0
     with evaluating(model):
-        parts = pack_by_tokens([len(s) for s in unique], max_tokens=tokens_per_batch)
-        for part in parts:
+        for part in pack_shared([len(s) for s in unique], shared, max_tokens=tokens_per_batch):
             batch = [unique[index] for index in part]
-            scores.update(zip(batch, forward_scores(model, batch).tolist(), strict=True))
+            for sequence, score in zip(batch, forward_scores(model, batch).tolist(), strict=True):
+                if not math.isfinite(score):
+                    # What is not a number reaches the tokens that neighbours share with it.
+                    score = forward_scores(model, [sequence]).item()
+                scores[sequence] = score
             tokens += sum(map(len, batch))
             progress(done=len(scores), total=len(unique), tokens=tokens)
     return [scores[sequence] for sequence in sequences]
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Leading tokens that both have, all but the last one of `other` at most."""
+    most = min(len(one), len(other) - 1)
+    for place in range(most):
+        if one[place] != other[place]:
+            return place
+    return most

@@ -46,7 +46,8 @@ class RewardModelSettings:
     max_tokens: int = 8192
     """Longer conversations lose their oldest tokens; the end of the answer stays."""
     tokens_per_batch: int = 0
-    """Tokens (padding included) in one forward pass; 0 chooses by device."""
+    """Tokens in one forward pass, a prompt counted once for all its answers; 0 chooses by
+    device."""
     strip_thoughts: bool = False
     """Score only what follows the last `</think>`; an answer whose thought never ends is empty."""
     standardize: bool = False
@@ -89,7 +90,7 @@ class RewardModel:
         model: From `load_sequence_scorer`.
         renderer: Of the reward model's own checkpoint.
         settings: See `RewardModelSettings`.
-        tokens_per_batch: Tokens in one forward pass, padding included.
+        tokens_per_batch: Tokens in one forward pass.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class RewardModel:
         Equal conversations with equal answers are scored once.
         """
         sequences: list[tuple[int, ...]] = []
+        prompts: list[tuple[Message, ...]] = []
         num_truncated = 0
         for messages, answer in answers:
             if self._settings.strip_thoughts:
@@ -143,9 +145,14 @@ class RewardModel:
                 self._renderer, messages, answer, max_tokens=self._settings.max_tokens
             )
             sequences.append(tokens)
+            prompts.append(tuple(messages))
             num_truncated += truncated
         scores = score_sequences(
-            self._model, sequences, tokens_per_batch=self._tokens_per_batch, progress=progress
+            self._model,
+            sequences,
+            tokens_per_batch=self._tokens_per_batch,
+            groups=prompts,
+            progress=progress,
         )
         num_answers = max(1, len(answers))
         num_unscored = sum(not math.isfinite(score) for score in scores)

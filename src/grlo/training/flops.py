@@ -135,13 +135,17 @@ class FlopCounter:
         return {}
 
     def _score(self, rollouts: Sequence[Rollout]) -> dict[str, Work]:
-        """Reward models read each distinct conversation whole."""
+        """Reward models read each distinct answer once, and a prompt once for all its answers."""
         works = [
             reading(
                 shape,
                 {
-                    (r.prompt.id, r.text): (index, len(r.prompt_tokens), len(r.completion.tokens))
-                    for index, r in enumerate(rollouts)
+                    (r.prompt.id, r.text): (
+                        r.prompt.id,
+                        len(r.prompt_tokens),
+                        len(r.completion.tokens),
+                    )
+                    for r in rollouts
                     if r.prompt.style in styles
                 }.values(),
             )

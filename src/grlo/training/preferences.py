@@ -219,10 +219,11 @@ def _fit(
         )
         loss = 0.0
         for part in parts:
-            chosen, rejected = zip(*(batch[index] for index in part), strict=True)
             with _autocast(settings):
-                scores = forward_scores(model, [*chosen, *rejected])
-            loss_P = bradley_terry_loss(*scores.chunk(2), value_penalty=settings.value_penalty)
+                scores = forward_scores(model, [side for index in part for side in batch[index]])
+            loss_P = bradley_terry_loss(
+                scores[::2], scores[1::2], value_penalty=settings.value_penalty
+            )
             part_loss = loss_P.sum() / len(batch)
             part_loss.backward()
             loss += part_loss.item()
@@ -282,6 +283,7 @@ def _held_out_metrics(
             model,
             [side for pair in held_out for side in pair],
             tokens_per_batch=settings.micro_batch_tokens,
+            groups=[index // 2 for index in range(2 * len(held_out))],
         )
     margins = [c - r for c, r in zip(scores[::2], scores[1::2], strict=True)]
     num_ties = sum(margin == 0 for margin in margins)
