@@ -439,6 +439,25 @@ def test_every_study_of_the_project_loads(path: Path) -> None:
         assert any(arm.role == "control" for arm in found.arms.values()) or "ablation" in path.stem
 
 
+def test_the_published_comparison_divides_what_the_paper_divides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipes = Path(__file__).parents[2] / "recipes"
+    study(recipes / "studies" / "grlo-paper.toml", out=tmp_path / "paper")
+    findings = json.loads((tmp_path / "paper" / "findings.json").read_text())
+    ratio = next(r for r in findings["ratios"] if r["to"] == "General-Reasoner")
+    assert ratio["of"] == "GRLO"
+    assert ratio["ratios"]["prompts"] == pytest.approx(230_000 / 5_000)
+    assert ratio["ratios"]["device_hours"] == pytest.approx(1_536 / 22.7)
+    assert len(ratio["warnings"]) == 3, "neither model nor hardware nor sampling are matched"
+    page = (tmp_path / "paper" / "report.html").read_text()
+    assert "46.0 times the prompts (not like with like)" in page
+    assert "67.7 times the device-hours (not like with like)" in page
+    shown = capsys.readouterr().out
+    assert "General-Reasoner, divided by GRLO: 46.0 times the prompts (not like with like)" in shown
+    assert "\n- not hardware-matched" in shown
+
+
 def test_seeds_and_jobs_come_from_the_command_line(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

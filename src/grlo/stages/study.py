@@ -13,6 +13,7 @@ from grlo.errors import GrloError
 from grlo.evaluation.stats import Estimate
 from grlo.reporting.tables import duration, make_table, percent
 from grlo.rundir import locked
+from grlo.stages.study_beside import ratio_card
 from grlo.stages.study_report import write_report
 from grlo.studies.findings import AVERAGE, ArmFindings, StudyFindings
 from grlo.studies.layout import StudyDir, jobs_of, needed
@@ -98,7 +99,7 @@ def study_job(path: Path, *, out: Path, seeds: Sequence[int], name: str) -> None
 
 
 def show(found: StudyFindings) -> None:
-    """Prints scores and costs of the arms, and the answer in words."""
+    """Prints scores and costs of the arms, or ratios where there are none, and the answer."""
     console = Console()
     say = _printer(console)
     arms = [arm for arm in found.arms if arm.domains]
@@ -113,6 +114,9 @@ def show(found: StudyFindings) -> None:
         columns = ["", "ends, %", "length", "prompts", "tokens", "time"]
         title = "Answers that end, their length, and what training took with each seed"
         console.print(make_table(columns, [_effort(arm) for arm in arms], title=title))
+    else:  # Published rows alone: the ratios are the answer.
+        for card in map(ratio_card, found.ratios):
+            say("\n- ".join((f"{card.title}: {'; '.join(card.facts)}", *card.warnings)))
     for line in (*found.answer, *found.notes):
         say(line)
 

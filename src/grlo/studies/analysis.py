@@ -234,7 +234,7 @@ def _ratios(
         CostRatio(
             of=rows[one].name,
             to=rows[other].name,
-            ratios=ratios(rows[one], rows[other]),
+            ratios=ratios(rows[other], rows[one]),
             warnings=tuple(mismatches(rows[one], rows[other])),
         )
         for one, other in dict.fromkeys(pairs)
