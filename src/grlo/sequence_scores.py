@@ -21,7 +21,7 @@ from grlo.batch import pack_shared
 from grlo.errors import ModelError
 from grlo.inference import evaluating
 from grlo.interfaces import Progress, silent
-from grlo.products import use_fast_products
+from grlo.layers import use_fast_layers
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.types import Message
 
@@ -86,7 +86,7 @@ def load_sequence_scorer(
         torch.nn.init.zeros_(scorer.score.weight)
     if packed.is_supported(scorer):
         scorer.set_attn_implementation(packed.ATTENTION)
-    return use_fast_products(scorer)
+    return use_fast_layers(scorer)
 
 
 def check_renderer(renderer: ChatRenderer, model: PreTrainedModel) -> None:

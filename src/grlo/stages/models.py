@@ -17,7 +17,7 @@ from grlo.engines.hf import HFEngineSettings
 from grlo.errors import MissingExtraError, ModelError
 from grlo.estimates import ModelShape, shape_from_config
 from grlo.interfaces import BuildContext, RolloutEngine
-from grlo.products import use_fast_products
+from grlo.layers import use_fast_layers
 from grlo.registry import resolve
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
@@ -104,7 +104,7 @@ def load_model(
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{base or path}: no language model could be loaded ({error}).") from error
-    return use_fast_products(model if base is None else _with_adapter(model, path))
+    return use_fast_layers(model if base is None else _with_adapter(model, path))
 
 
 def _with_adapter(model: PreTrainedModel, path: str) -> PreTrainedModel:

@@ -18,7 +18,7 @@ from transformers import (
 from grlo import packed
 from grlo.batch import TokenBatch, shared_prompt_lengths
 from grlo.errors import MissingExtraError, ModelError
-from grlo.products import use_fast_products
+from grlo.layers import use_fast_layers
 from grlo.settings import CriticSettings, LoraSettings, ModelSettings
 from grlo.training.output_head import EntropyMode, head_logprobs
 
@@ -54,7 +54,7 @@ def load_reference(settings: ModelSettings, *, device: str) -> PreTrainedModel:
         dtype=DTYPES[settings.compute_dtype],
         attn_implementation=attention_name(settings),
     )
-    return use_fast_products(model.requires_grad_(False).eval().to(device))
+    return use_fast_layers(model.requires_grad_(False).eval().to(device))
 
 
 def load_critic(policy: ModelSettings, settings: CriticSettings, *, device: str) -> PreTrainedModel:
@@ -109,7 +109,7 @@ def _prepare(
         # Renamed in transformers 5.2x; both names take the options as their first argument.
         enable = getattr(model, "activation_checkpointing_enable", None)
         (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
-    return use_fast_products(model.train())
+    return use_fast_layers(model.train())
 
 
 def _add_adapters(model: PreTrainedModel, lora: LoraSettings, *, task: str) -> PreTrainedModel:

@@ -1,0 +1,80 @@
+"""Layers of transformers' models, computed faster on a CPU: the same functions and weights."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from grlo.products import use_fast_products
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+_RMS_NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", "Qwen3MoeRMSNorm"}
+"""All of them w x / sqrt(mean(x^2) + eps), written as six passes over memory and twelve back."""
+
+
+def use_fast_layers(model: AnyModule) -> AnyModule:
+    """Lets linear layers and norms of a model compute as this module and `grlo.products` do.
+
+    Weights, names and types stay what they are; on other devices and in other types layers compute
+    as before.
+    """
+    for module in model.modules():
+        if type(module).__name__ in _RMS_NORMS:
+            module.__class__ = _with_fast_forward(type(module))
+    return use_fast_products(model)
+
+
+class FastRMSNorm(nn.Module):
+    """Root mean square layer normalisation (Zhang and Sennrich 2019), mixed into the own class."""
+
+    weight: Tensor
+    variance_epsilon: float
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """w x / sqrt(mean(x^2) + eps)."""
+        is_float32 = hidden_states.dtype == self.weight.dtype == torch.float32
+        if not is_float32 or hidden_states.device.type != "cpu":
+            return super().forward(hidden_states)
+        return _RMSNorm.apply(  # pyright: ignore[reportReturnType]
+            hidden_states, self.weight, self.variance_epsilon
+        )
+
+
+@functools.cache
+def _with_fast_forward(kind: type[nn.Module]) -> type[nn.Module]:
+    return type(f"Fast{kind.__name__}", (FastRMSNorm, kind), {})
+
+
+class _RMSNorm(torch.autograd.Function):
+    """With n = r x, r = 1 / sqrt(mean(x^2) + eps) and g = w dL/dy, over the last dimension D:
+    dL/dx = r (g - n mean(g n)) and dL/dw = sum(dL/dy n)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+        size = x.shape[-1]
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(size)
+        r = square.add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight_D, r)
+        return (x * r).mul_(weight_D)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *gradients: Any
+    ) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight_D, r = ctx.saved_tensors
+        needs_x, needs_weight, _ = ctx.needs_input_grad
+        normed = x * r
+        for_weight = for_x = None
+        if needs_weight:
+            for_weight = (gradients[0] * normed).reshape(-1, x.shape[-1]).sum(0)
+        if needs_x:
+            for_normed = gradients[0] * weight_D
+            mean = torch.linalg.vecdot(for_normed, normed).unsqueeze(-1).div_(x.shape[-1])
+            for_x = for_normed.sub_(normed.mul_(mean)).mul_(r)
+        return for_x, for_weight, None
