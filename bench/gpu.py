@@ -13,10 +13,10 @@ Random models in the shapes of Qwen3-4B (policy) and Llama-3.1-8B (reward model)
   checkpointing, and by transformers alone; weights to the engine
 - vllm: generation by vLLM, where it is installed
 
-Every section is a process of its own with a time limit: it leaves no memory behind, and what it has
-measured stays if it runs out of memory or time. Needs torch and transformers only. MFU counts the
-operations that the models take (`grlo.training.flops`) against the measured peak. The exit status is
-1 if a section failed in another way than by want of memory or time.
+Every section is a process of its own with a time limit: it leaves no memory behind, and what it
+has measured stays if it runs out of memory or time. Needs torch and transformers only. MFU counts
+the operations that the models take (`grlo.training.flops`) against the measured peak. The exit
+status is 1 if a section failed in another way than by want of memory or time.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def main() -> None:
     print_ratios(rows)
     print_projection(found)
     if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     if any("error" in row for row in rows):
         raise SystemExit(1)
@@ -108,7 +109,8 @@ def run_section(
     end["section_seconds"] = time.monotonic() - start
     path = folder / f"{section}.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    print(f"  {end.get('error') or end.get('out_of_time') or 'done'} ({end['section_seconds']:.0f} s)", flush=True)
+    outcome = end.get("error") or end.get("out_of_time") or "done"
+    print(f"  {outcome} ({end['section_seconds']:.0f} s)", flush=True)
     return [*map(json.loads, lines), end]
 
 
@@ -136,7 +138,6 @@ def summarize(options: argparse.Namespace, rows: Sequence[Row]) -> Row:
     """Everything that was measured, MFU included, and the projection."""
     import torch
     import transformers
-
     from one_gpu.setup import Setup
 
     setup = Setup(device=options.device, tiny=options.tiny, folder="")
@@ -231,8 +232,8 @@ def print_projection(found: Row) -> None:
         told = "".join(f"{'-' if value is None else f'{value:.3g}':>12}" for value in values)
         print(f"{phase:18}{told}")
     print(
-        "policy and critic with all their parameters do not fit one device of 141 GB together: these\n"
-        "are hours of work, whichever way it is spread; '-' was not measured"
+        "policy and critic with all their parameters take 175 GB, more than one H200 has:\n"
+        "these are hours of work, whichever way it is spread; '-' was not measured"
     )
 
 

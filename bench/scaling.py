@@ -7,9 +7,9 @@ float32 on one thread (`trl_step.py` says how they are made equal). A trainer ta
 model in one process, after one of warm-up. `--full` adds batches of 64 prompts.
 
 Along each axis the arithmetic says how tokens per CPU-second should change: inversely to the
-operations per drawn token (`beside_trl/floor.py`). Marked are rows in which ours is slower than TRL
-(`SLOWER`), and rows in which ours falls short of what the row before it on the same axis predicts by
-more than the margin (`FALLS`).
+operations per drawn token (`beside_trl/floor.py`). Marked are rows in which ours is slower than
+TRL (`SLOWER`), and rows in which ours falls short of what the row before it on the same axis
+predicts by more than the margin (`FALLS`).
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ def main() -> None:
     bad = sum(map(bool, notes.values()))
     print(f"{bad} of {len(cells)} rows marked; margin {options.margin:.0%}")
     if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         rows = [
             {
                 **dict(zip(("model", "prompts", "samples", "length"), cell, strict=True)),
@@ -148,17 +149,18 @@ def print_table(
     found: Mapping[str, Mapping[Cell, Found]], notes: Mapping[Cell, Sequence[str]]
 ) -> None:
     print(
-        "model prompts samples length   ours s    TRL s  ratio  ours tok/s  TRL tok/s  by arithmetic"
-        "  of floor's rate"
+        "model prompts samples length   ours s    TRL s  ratio  ours tok/s  TRL tok/s"
+        "  by arithmetic  of floor's rate"
     )
     first: dict[str, Found] = {side: cells[BASE] for side, cells in found.items()}
     for cell, marks in notes.items():
         ours, trl = found["ours"][cell], found["trl"][cell]
         model, prompts, samples, length = cell
+        share = ours["flops"] / ours["rate"] / ours["cpu"]
         print(
             f"{model:5} {prompts:7} {samples:7} {length:6} {ours['cpu']:8.2f} {trl['cpu']:8.2f} "
             f"{trl['cpu'] / ours['cpu']:6.2f} {speed(ours):11.0f} {speed(trl):10.0f} "
-            f"{predicted(first['ours'], ours):14.0f} {ours['flops'] / ours['rate'] / ours['cpu']:16.0%}"
+            f"{predicted(first['ours'], ours):14.0f} {share:16.0%}"
             f"  {', '.join(marks)}"
         )
     print(f"by arithmetic: from the speed of ours at {BASE}")

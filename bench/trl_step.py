@@ -8,7 +8,7 @@ its own that takes a step of warm-up first; the two take turns, and ratios are o
 the gradients of both are compared on one fixed batch (`beside_trl/agreement.py`).
 
 Models: the embedded miniature, whose answers end by themselves, and random ones of 0.9M and 10M
-parameters. Nearly every answer of these runs to the limit; with `-spread` lengths are those of a
+parameters. All answers of these run to the limit; with `-spread` lengths are those of a
 base model, geometric with a mean of 40 % of the limit.
 
 Beside each figure stands its share of the floor: the operations that the task needs over the best
@@ -75,7 +75,22 @@ def main() -> None:
                     )
                     found["cases"].append(told | {"agreement": checked})
                     if options.json:
+                        options.json.parent.mkdir(parents=True, exist_ok=True)
                         options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    print_summary(found["cases"])
+
+
+def print_summary(cases: Sequence[Found]) -> None:
+    """One line a case."""
+    print("\nTRL / ours, end to end: processor seconds of a step, and of a drawn token")
+    for told in cases:
+        name = f"{told['model']}, beta {told['beta']:g}, {told['threads']} thread(s)"
+        shape = f"{told['prompts']} x {told['samples']} x {told['max_tokens']}"
+        summary = told["summary"]["cpu"]
+        print(
+            f"{name:36} {shape:14} {spread(summary['total']['ratio']):20} "
+            f"{spread(summary['per token']['ratio'])}"
+        )
 
 
 def agree(case: Case) -> Found:
@@ -84,13 +99,15 @@ def agree(case: Case) -> Found:
     (found,) = run("agreement", [small])
     for loss_type, result in found.items():
         print(
-            f"gradients {case.model} beta {case.beta:g}, TRL's {loss_type} and {result['reduction']}:"
-            f" difference {result['overall']:.1e} of the norm, {result['largest']:.1e} at most in a"
-            " weight",
+            f"gradients {case.model} beta {case.beta:g}, TRL's {loss_type} and "
+            f"{result['reduction']}: difference {result['overall']:.1e} of the norm, "
+            f"{result['largest']:.1e} at most in a weight",
             flush=True,
         )
         if not result["largest"] < GRADIENT_LIMIT:
-            raise SystemExit(f"gradients differ by more than {GRADIENT_LIMIT:g}: nothing to compare")
+            raise SystemExit(
+                f"gradients differ by more than {GRADIENT_LIMIT:g}: nothing to compare"
+            )
     return found
 
 
@@ -183,9 +200,8 @@ def print_case(case: Case, told: Found) -> None:
                     f"{floor['ours']:7.2f} {floor['ours'] / row['ours']:6.0%} "
                     f"{floor['trl'] / row['trl']:6.0%}"
                 )
-            print(
-                f"  {phase:12} {row['ours']:8.2f} {row['trl']:8.2f}  {spread(row['ratio']):22}{shares}"
-            )
+            times = f"{row['ours']:8.2f} {row['trl']:8.2f}"
+            print(f"  {phase:12} {times}  {spread(row['ratio']):22}{shares}")
         row = summary["per token"]
         print(
             f"  {'tokens/s':12} {row['ours']:8.0f} {row['trl']:8.0f}  {spread(row['ratio'])}",

@@ -44,9 +44,7 @@ class PhaseClock:
         """Per step: `cpu` and `wall` of each phase and in all."""
         totals = [end - begin for end, begin in zip(self.end, self.begin, strict=True)]
         found: dict[str, dict[str, float]] = {}
-        for name, phases, total in zip(
-            ("cpu", "wall"), (self.cpu, self.wall), totals, strict=True
-        ):
+        for name, phases, total in zip(("cpu", "wall"), (self.cpu, self.wall), totals, strict=True):
             known = {phase: phases[phase] / num_steps for phase in ("generation", "scoring")}
             rest = total / num_steps - sum(known.values())
             found[name] = {**known, "training": rest, "total": total / num_steps}

@@ -50,7 +50,9 @@ def operations(
         question = Message("user", answer.question)
         turns = (question, Message("assistant", own.decode(answer.tokens)))
         shared, length = len(renderer.encode((question,))), len(renderer.encode_conversation(turns))
-        scored.append(((answer.step, answer.question), min(shared, length), max(0, length - shared)))
+        scored.append(
+            ((answer.step, answer.question), min(shared, length), max(0, length - shared))
+        )
     generation = sum(
         flops.generation(
             shape, [(a.prompt_tokens, len(a.tokens)) for a in answers if a.step == step]

@@ -16,23 +16,34 @@ from grlo.settings import Recipe
 from grlo.stages.train import build_trainer, load_prompts
 from grlo.training.trainer import Trainer
 
+PRODUCTS = (
+    "aten::addmm",
+    "aten::mm",
+    "aten::bmm",
+    "aten::mkldnn_linear",
+    "mkldnn::",
+    # Operators of this package are products too.
+    "grlo::",
+)
+COPIES = (
+    "aten::copy_",
+    "aten::cat",
+    "aten::index",
+    "aten::gather",
+    "aten::scatter",
+    "aten::masked_s",
+    "aten::embedding",
+    "aten::fill_",
+    "aten::zero_",
+)
 KINDS = {
-    "matrix products": ("aten::addmm", "aten::mm", "aten::bmm", "aten::mkldnn_linear", "mkldnn::", "grlo::"),
+    "matrix products": PRODUCTS,
     "attention": ("aten::_scaled_dot_product",),
-    "copies, gathers, scatters": (
-        "aten::copy_",
-        "aten::cat",
-        "aten::index",
-        "aten::gather",
-        "aten::scatter",
-        "aten::masked_s",
-        "aten::embedding",
-        "aten::fill_",
-        "aten::zero_",
-    ),
+    "copies, gathers, scatters": COPIES,
     "optimizer": ("aten::_fused_adam", "aten::_foreach"),
 }
-"""Names of operators of which a step consists, by what they do; the others go element by element."""
+"""Beginnings of the names of operators, by what these do."""
+REST = "element by element, sums, the rest"
 
 
 def write_recipe(case: Case) -> Recipe:
@@ -96,7 +107,9 @@ def measure(case: Case) -> dict[str, Any]:
             clock.restart()
         if result.step > case.warmup_steps:
             answers += [
-                Answer(result.step, r.prompt.messages[-1].content, r.prompt_tokens, r.completion.tokens)
+                Answer(
+                    result.step, r.prompt.messages[-1].content, r.prompt_tokens, r.completion.tokens
+                )
                 for r in result.rollouts
             ]
     return {"seconds": clock.seconds(case.steps), "answers": answers}
@@ -138,11 +151,11 @@ def profile(case: Case) -> dict[str, dict[str, float]]:
 
 
 def _shares(profiler: Any) -> dict[str, float]:
-    seconds = dict.fromkeys([*KINDS, "element by element, sums, the rest"], 0.0)
+    seconds = dict.fromkeys([*KINDS, REST], 0.0)
     for event in profiler.key_averages():
         kind = next(
             (kind for kind, starts in KINDS.items() if event.key.startswith(starts)),
-            "element by element, sums, the rest",
+            REST,
         )
         seconds[kind] += event.self_cpu_time_total
     total = sum(seconds.values()) or 1.0

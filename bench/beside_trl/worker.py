@@ -13,7 +13,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
-from beside_trl.cases import Case, make_files
+from beside_trl.cases import Case
 
 
 def main() -> None:
@@ -34,6 +34,8 @@ def prepare(case: Case) -> dict[str, Any]:
     import torch
     import transformers
     import trl
+
+    from beside_trl.files import make_files
 
     make_files(case.model, Path(case.folder), max_tokens=case.max_tokens)
     return {
@@ -65,9 +67,7 @@ def summarize(case: Case, measured: dict[str, Any]) -> dict[str, Any]:
     # Before the rate is measured, which takes memory of its own.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     answers = measured["answers"]
-    work = operations(
-        answers, policy=case.policy, reward=case.reward, has_reference=case.beta > 0
-    )
+    work = operations(answers, policy=case.policy, reward=case.reward, has_reference=case.beta > 0)
     return {
         "seconds": measured["seconds"],
         "tokens": sum(len(answer.tokens) for answer in answers) / case.steps,

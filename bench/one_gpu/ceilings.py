@@ -17,7 +17,6 @@ def run(setup: Setup, record: Record) -> None:
         target = torch.empty_like(source)
         best = min(record.seconds(lambda: target.copy_(source))[0] for _ in range(10))
         record.add("copy bandwidth", bytes_per_second=2 * size / best)
-        del source, target
     with record.attempt("bf16 product"):
         peak = measure_peak(setup.device, torch.bfloat16)
         record.add("bf16 product", flop_per_second=peak)

@@ -124,9 +124,7 @@ def answers(setup: Setup, count: int, *, samples: int, prompt_tokens: int) -> li
             prompt=Prompt(str(row // samples), (Message("user", ""),)),
             group=row // samples,
             prompt_tokens=setup.tokens(prompt_tokens, seed=row // samples),
-            completion=Completion(
-                setup.tokens(length, seed=1000 + row), (-1.0,) * length, "stop"
-            ),
+            completion=Completion(setup.tokens(length, seed=1000 + row), (-1.0,) * length, "stop"),
             text="",
         )
         for row, length in enumerate(setup.spread_lengths(count))

@@ -34,9 +34,7 @@ class Schedule:
     num_steps: int = 60
 
 
-def project(
-    schedule: Schedule, rows: Sequence[Row], *, length: int
-) -> dict[str, float | None]:
+def project(schedule: Schedule, rows: Sequence[Row], *, length: int) -> dict[str, float | None]:
     """Hours of one device for each phase; None where a measurement is missing.
 
     `floor` is everything at the ceilings: products at the measured peak, decoding at the greater of
@@ -68,9 +66,7 @@ def project(
     floor = _decoding_floor(schedule, measured, rows, length)
     rest = _over(work, peak)
     seconds["floor"] = None if floor is None or rest is None else floor + rest
-    return {
-        phase: None if value is None else value / 3600 for phase, value in seconds.items()
-    }
+    return {phase: None if value is None else value / 3600 for phase, value in seconds.items()}
 
 
 def _read(shape: ModelShape, schedule: Schedule, length: int) -> flops.Reading:
@@ -105,9 +101,7 @@ def _step_rows(rows: Sequence[Row], name: str) -> list[Row]:
     return [row for row in steps if row["rows"] == most]
 
 
-def _decoding(
-    schedule: Schedule, rows: Sequence[Row], name: str, length: int
-) -> float | None:
+def _decoding(schedule: Schedule, rows: Sequence[Row], name: str, length: int) -> float | None:
     """Seconds of decoding all responses, rows of equal length in full batches."""
     steps = _step_rows(rows, name)
     if len(steps) < 2:
