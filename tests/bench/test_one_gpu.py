@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,14 @@ from statistics import fmean
 from typing import Any
 
 import pytest
+import torch
 
 from grlo.estimates import ModelShape, forward_flops
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
 from one_gpu.projection import Schedule, project, step_floor
+from one_gpu.record import Record
 from one_gpu.setup import Setup
 
 SHAPE = ModelShape(
@@ -111,3 +114,18 @@ def test_shapes_are_those_of_the_models_they_stand_for():
     assert setup.shape("policy").num_parameters == 4_022_468_096, "Qwen3-4B"
     assert setup.shape("reward").num_parameters == 7_504_928_768, "Llama-3.1-8B without its head"
     assert setup.shape("critic").head_parameters == 2560
+
+
+def test_a_section_goes_on_after_want_of_memory_and_after_an_error(tmp_path):
+    record = Record("learning", tmp_path / "rows.jsonl", "cpu")
+    with record.attempt("too large"):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+    with record.attempt("broken"):
+        raise ValueError("no such option")
+    with record.attempt("fine"):
+        record.add("fine", seconds=1.0)
+    rows = [json.loads(line) for line in record.path.read_text().splitlines()]
+    assert [row["name"] for row in rows] == ["too large", "broken", "fine"]
+    assert rows[0]["out_of_memory"] == "CUDA out of memory"
+    assert "error" not in rows[0], "want of memory is a finding, not a failure of the script"
+    assert rows[1]["error"] == "ValueError: no such option"
