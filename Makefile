@@ -3,6 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 VLLM_VENV := .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
+BENCH := runs/bench
 
 .PHONY: install quickstart test test-vllm lint bench clean
 install: $(VENV)/.installed
@@ -41,10 +42,14 @@ lint: install
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+# About 20 minutes on a core at rest; docs/benchmarks.md has the commands of the whole of it.
 bench: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python bench/trl_step.py
-	$(BIN)/python bench/generation.py
+	$(BIN)/python bench/trl_step.py --models 0.9M-spread --json $(BENCH)/spread.json
+	$(BIN)/python bench/trl_step.py --models nano 0.9M --beta 0 --json $(BENCH)/full_length.json
+	$(BIN)/python bench/trl_step.py --models 10M 10M-spread --beta 0 --prompts 16 --json $(BENCH)/10M.json
+	$(BIN)/python bench/trl_step.py --models 0.9M --beta 0 --threads 2 --prompts 32 --json $(BENCH)/two_threads.json
+	$(BIN)/python bench/scaling.py --json $(BENCH)/scaling.json
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) build dist src/*.egg-info
