@@ -34,7 +34,7 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints.txt
 
 test-vllm: $(VLLM_VENV)/.installed
 	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest tests/engines/test_vllm.py \
-	  tests/engines/test_vllm_training.py
+	  tests/engines/test_vllm_training.py tests/engines/test_vllm_server.py
 
 lint: install
 	$(BIN)/ruff check .

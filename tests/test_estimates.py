@@ -22,6 +22,7 @@ from transformers import (
 from grlo.algorithms.grpo import GRPO
 from grlo.algorithms.ppo import PPO
 from grlo.engines.vllm import VLLMEngineSettings
+from grlo.engines.vllm_server import VLLMServerEngineSettings
 from grlo.errors import ModelError
 from grlo.estimates import (
     MemoryItem,
@@ -221,6 +222,9 @@ def test_an_engine_with_weights_of_its_own_holds_them_unless_it_sleeps() -> None
         items = {item.component: item for item in estimate_memory(recipe, policy=shape)}
         copy = items["engine's copy of the policy"]
         assert (copy.phase, copy.num_bytes) == (phase, 4 * shape.num_parameters)
+    recipe = replace(make_recipe(), engine=VLLMServerEngineSettings())
+    names = [item.component for item in estimate_memory(recipe, policy=shape)]
+    assert not [name for name in names if "engine" in name or "cache" in name]
 
 
 def test_the_peak_is_what_is_held_and_the_hungriest_phase() -> None:

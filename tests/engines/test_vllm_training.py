@@ -36,12 +36,15 @@ needs_vllm = pytest.mark.skipif(
 )
 needs_peft = pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
 
+pytestmark = pytest.mark.timeout(900)  # vLLM is a long time in starting on a busy machine.
+
 ROUNDING = 1e-4
 """Mean gap in nats; it was 5e-7 where this was written."""
 STALE = 5e-3
 """Weights that are one update old: 2e-2 there."""
 NANO = Path(grlo.nano.__file__).parent / "recipe.toml"
-CONTEXT = BuildContext(device="cpu", seed=0)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CONTEXT = BuildContext(device=DEVICE, seed=0)
 SETTINGS = VLLMEngineSettings(dtype="float32", cache_gib=0.25, enforce_eager=True)
 GREEDY = SamplingParams(max_tokens=20, temperature=0.0)
 
@@ -53,6 +56,7 @@ def recipe(*overrides: str, steps: int = 3) -> Recipe:
             "engine.name=vllm",
             "engine.cache_gib=0.25",
             "engine.enforce_eager=true",
+            f"training.device={DEVICE}",
             f"training.steps={steps}",
             "optimizer.warmup_steps=0",
             "sampling.prompts_per_step=8",
@@ -93,7 +97,7 @@ def test_every_step_draws_from_the_newest_weights_and_so_does_a_resumed_run(
         settings,
         renderer=renderer,
         prompts=load_prompts(settings, renderer),
-        device="cpu",
+        device=DEVICE,
         resume_from=last,
     )
     try:
@@ -135,7 +139,7 @@ def test_adapters_are_merged_into_what_the_engine_is_given(tmp_path: Path) -> No
         settings,
         renderer=renderer,
         prompts=load_prompts(settings, renderer),
-        device="cpu",
+        device=DEVICE,
         resume_from=last,
     )
     try:
@@ -194,7 +198,7 @@ def test_a_saved_adapter_is_evaluated_as_the_transformers_engine_does(
     answers = []
     for name in ("hf", "vllm"):
         engine = load_named_engine(
-            name, str(tmp_path / "adapter"), renderer, device="cpu", dtype="float32", seed=0
+            name, str(tmp_path / "adapter"), renderer, device=DEVICE, dtype="float32", seed=0
         )
         answers.append(tokens_of(engine.generate([[1, 2, 3], [4]], GREEDY, seeds=[0, 1])))
         engine.close()

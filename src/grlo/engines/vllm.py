@@ -29,6 +29,12 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from grlo.adapters import merged_weights, plain_model
+from grlo.engines.vllm_requests import (
+    check_request,
+    complete_weights,
+    make_completion,
+    sampling_arguments,
+)
 from grlo.errors import EngineError, MissingExtraError, ModelError
 from grlo.interfaces import BuildContext, OnCompletion, Progress, ignore, silent
 from grlo.seeding import derive_seed
@@ -40,16 +46,15 @@ if TYPE_CHECKING:
 
 _GIB = 2**30
 _CPU_CACHE_GIB = 2.0
-# vLLM silently raises temperatures between 0 and this one.
-_LEAST_TEMPERATURE = 0.01
 
 
 @dataclass(frozen=True)
 class VLLMEngineSettings:
     """vLLM (Kwon et al. 2023, arXiv 2309.06180); needs the extra `vllm`."""
 
-    has_own_weights: ClassVar[bool] = True
-    """Also in training; memory is estimated by it."""
+    weights_place: ClassVar[str] = "own"
+    """Whose weights it draws with in training, for estimates of memory: `own` on the learner's
+    device, `remote`, or without this attribute the learner's where their types agree."""
 
     name: str = "vllm"
     dtype: Dtype | None = None
@@ -243,7 +248,16 @@ class VLLMEngine:
         Raises:
             EngineError: `sampling` or a prompt cannot be used.
         """
-        self._check_request(prompts, sampling, seeds)
+        check_request(
+            prompts,
+            sampling,
+            seeds,
+            engine="vllm",
+            is_closed=self._engine is None,
+            vocab_size=self._vocab_size,
+            max_model_len=self._max_model_len,
+            has_tokenizer=self._has_tokenizer,
+        )
         if not prompts:
             return []
         self._wake("weights", "kv_cache")
@@ -289,7 +303,7 @@ class VLLMEngine:
             raise EngineError(
                 "engine 'vllm' cannot take new weights on several GPUs; set tensor_parallel = 1."
             )
-        weights = _complete(self._empty, dict(named_tensors))
+        weights = complete_weights(self._empty, dict(named_tensors))
         self._wake("weights")
         try:
             self._engine.collective_rpc(
@@ -332,75 +346,17 @@ class VLLMEngine:
 
     def _params(self, sampling: SamplingParams, *, seed: int) -> Any:
         return self._vllm.SamplingParams(
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            seed=seed,
-            logprobs=0,  # Of the drawn token alone.
-            # vLLM refuses others, which no model could draw.
-            stop_token_ids=[token for token in sampling.stop if token < self._vocab_size],
-            stop=list(sampling.stop_texts),
-            ignore_eos=True,  # Only `sampling.stop` ends a completion.
-            detokenize=bool(sampling.stop_texts),
+            **sampling_arguments(sampling, seed=seed, vocab_size=self._vocab_size),
             output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         )
 
-    def _check_request(
-        self, prompts: Sequence[Sequence[int]], sampling: SamplingParams, seeds: Sequence[int]
-    ) -> None:
-        longest = max(map(len, prompts), default=0) + sampling.max_tokens
-        temperature = sampling.temperature
-        problems = [
-            (self._engine is None, "a request after it was closed"),
-            (len(seeds) != len(prompts), f"{len(prompts)} prompts but {len(seeds)} seeds"),
-            (any(len(prompt) == 0 for prompt in prompts), "a prompt without tokens"),
-            (
-                any(
-                    min(prompt) < 0 or max(prompt) >= self._vocab_size
-                    for prompt in prompts
-                    if prompt
-                ),
-                f"a prompt with tokens outside the model's vocabulary of {self._vocab_size}",
-            ),
-            (sampling.max_tokens < 1, f"max_tokens = {sampling.max_tokens}, expected at least 1"),
-            (
-                sampling.num_samples < 1,
-                f"num_samples = {sampling.num_samples}, expected at least 1",
-            ),
-            (
-                temperature != 0 and temperature < _LEAST_TEMPERATURE,
-                f"temperature = {temperature}, expected 0 or at least {_LEAST_TEMPERATURE}",
-            ),
-            (not 0 < sampling.top_p <= 1, f"top_p = {sampling.top_p}, expected within (0, 1]"),
-            (sampling.top_k < 0, f"top_k = {sampling.top_k}, expected 0 or more"),
-            (
-                bool(sampling.stop_texts) and not self._has_tokenizer,
-                "stop_texts, but no tokenizer: build it with BuildContext.decode",
-            ),
-            (
-                longest > self._max_model_len,
-                f"prompt and answer of up to {longest} tokens, but has room for "
-                f"{self._max_model_len}: lower max_tokens, or raise engine.max_model_len, the "
-                "model's limit and the memory of engine.cache_gib permitting",
-            ),
-        ]
-        for wrong, problem in problems:
-            if wrong:
-                raise EngineError(f"engine 'vllm' was given {problem}.")
-
 
 def _completion(output: Any) -> Completion:
-    if output.finish_reason not in ("stop", "length"):
-        raise EngineError(f"vLLM ended a completion for the reason {output.finish_reason!r}.")
-    return Completion(
-        tokens=tuple(output.token_ids),
-        logprobs=tuple(
-            logprobs[token].logprob
-            for token, logprobs in zip(output.token_ids, output.logprobs, strict=True)
-        ),
-        finish_reason=output.finish_reason,
-    )
+    logprobs = [
+        logprobs[token].logprob
+        for token, logprobs in zip(output.token_ids, output.logprobs, strict=True)
+    ]
+    return make_completion(output.token_ids, logprobs, output.finish_reason)
 
 
 def _import_vllm() -> Any:
@@ -492,23 +448,3 @@ def _without_weights(path: str, revision: str | None) -> PreTrainedModel:
             return AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: no language model could be found ({error}).") from error
-
-
-def _complete(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights under all their names, checked against the model's.
-
-    vLLM keeps the old values of a tied weight wherever it is not given under each of its names.
-    """
-    own = model.state_dict(keep_vars=True)
-    for name, tensor in weights.items():
-        if name not in own:
-            raise EngineError(f"the model has no weight named {name!r}.")
-        if own[name].shape != tensor.shape:
-            raise EngineError(
-                f"weight {name!r} has shape {tuple(tensor.shape)}; "
-                f"the engine's model has {tuple(own[name].shape)}."
-            )
-    given = {id(own[name]): tensor for name, tensor in weights.items()}
-    if missing := [name for name, weight in model.named_parameters() if id(weight) not in given]:
-        raise EngineError(f"weights that were not given: {', '.join(sorted(missing))}.")
-    return {name: given[id(tensor)] for name, tensor in own.items() if id(tensor) in given}
