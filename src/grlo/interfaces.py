@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from grlo.types import Completion, Message, Prompt, Rollout, SamplingParams, Score, Usage
@@ -36,6 +37,10 @@ class BuildContext:
     progress: Progress = silent
     decode: Callable[[Sequence[int]], str] | None = None
     """Text of tokens; an engine needs it for `SamplingParams.stop_texts` only."""
+    save_tokenizer: Callable[[Path], None] | None = None
+    """Saves the policy's tokenizer in a folder; for engines that load one of their own."""
+    reserved_bytes: int = 0
+    """Memory of the device that the learner will take later and then keep."""
 
 
 class Renderer(Protocol):

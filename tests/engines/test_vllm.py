@@ -481,11 +481,6 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         VLLMEngineSettings().build_from_path(str(tmp_path), context=CONTEXT)
 
 
-def test_a_module_in_training_is_refused(model: Qwen3ForCausalLM) -> None:
-    with pytest.raises(EngineError, match=r"engine\.name = 'hf'"):
-        VLLMEngineSettings().build(model, context=CONTEXT)
-
-
 def test_the_registry_knows_the_engine() -> None:
     assert resolve("vllm", kind="engine", registry=ENGINES) is VLLMEngineSettings
 

@@ -271,6 +271,18 @@ def test_a_tracker_that_is_not_installed_is_named_with_its_extra(
     assert "pip install 'grlo[wandb]'" in problem
 
 
+def test_an_engine_that_cannot_be_used_in_training_is_a_problem_without_weights_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "engine.name=vllm"
+    monkeypatch.setattr(check_stage.importlib.util, "find_spec", lambda name: None)
+    (problem,) = problems_of(folder, name, weights=False)
+    assert "pip install 'grlo[vllm]'" in problem
+    monkeypatch.setattr(check_stage.importlib.util, "find_spec", lambda name: object())
+    (problem,) = problems_of(folder, name, "engine.tensor_parallel=2", weights=False)
+    assert "tensor_parallel = 2" in problem
+
+
 GOLD = (
     "gold.reward.name=verified",
     "gold.reward.verifier=nano",

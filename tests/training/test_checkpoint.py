@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from grlo.adapters import merged_weights
 from grlo.algorithms.ppo import PPO
 from grlo.batch import Batch
 from grlo.errors import CheckpointError
@@ -29,7 +30,6 @@ from grlo.settings import (
 )
 from grlo.training import checkpoint
 from grlo.training.learner import Learner
-from grlo.training.models import merged_weights
 
 
 def recipe_for(path, *, lora: LoraSettings | None = None) -> Recipe:

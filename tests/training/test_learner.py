@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from grlo import packed
+from grlo.adapters import merged_weights
 from grlo.algorithms.cispo import CISPO
 from grlo.algorithms.dapo import DAPO
 from grlo.algorithms.grpo import GRPO
@@ -36,7 +37,7 @@ from grlo.settings import (
 )
 from grlo.training import output_head
 from grlo.training.learner import Learner, explained_variance, learning_rate
-from grlo.training.models import merged_weights, token_logprobs, token_values
+from grlo.training.models import token_logprobs, token_values
 
 VOCAB = 61
 SHAPE = {
@@ -375,6 +376,26 @@ def test_adapters_train_alone_serve_their_own_reference_and_merge_exactly(policy
     merged, _ = token_logprobs(plain, batch, **options)
     torch.testing.assert_close(merged, expected, atol=1e-5, rtol=0)
     assert (merged - unchanged).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_pending_memory_is_what_the_first_update_leaves_in_the_optimizers(policy_path, adapted):
+    lora = LoraSettings(rank=4) if adapted else None
+    if adapted:
+        pytest.importorskip("peft")
+    recipe = make_recipe(policy_path, PPO(), policy={"lora": lora})
+    learner = Learner(recipe, device="cpu")
+    pending = learner.pending_bytes
+    learner.update(credit(learner, make_batch()), step=1)
+    moments = [
+        tensor
+        for optimizer in learner.optimizers.values()
+        for state in optimizer.state.values()
+        for name, tensor in state.items()
+        if name != "step"
+    ]
+    assert pending == sum(tensor.nbytes for tensor in moments) > 0
+    assert learner.pending_bytes == 0
 
 
 def test_a_model_with_a_soft_cap_on_its_logits_is_refused(tmp_path):

@@ -3,4 +3,5 @@
 ENGINES: dict[str, str] = {
     "hf": "grlo.engines.hf:HFEngineSettings",
     "vllm": "grlo.engines.vllm:VLLMEngineSettings",
+    "vllm_server": "grlo.engines.vllm_server:VLLMServerEngineSettings",
 }

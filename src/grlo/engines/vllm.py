@@ -1,22 +1,40 @@
-"""The vLLM engine: continuous batching with paged keys and values, for models in a folder or hub.
+"""The vLLM engine: continuous batching with paged keys and values.
 
 vLLM runs in this process. Every completion is a request of its own with a seed of its own; those of
 one prompt share its keys and values through vLLM's prefix cache.
+
+In training vLLM has weights of its own, which `load_weights` overwrites in place after every step.
+On a GPU it shares the learner's and sleeps between calls: its weights then lie in host memory, its
+cache nowhere. It wakes in stages, weights when new ones come and the cache when something is drawn,
+so that the cache is not there yet while weights are copied. (vLLM's sleep level 1. Level 2 would
+spare two copies of the weights a step, but an engine that is asked twice without new weights, as
+for an evaluation or a second draw, would answer from memory that holds anything.)
 """
 
 from __future__ import annotations
 
+import copy
 import importlib
+import importlib.util
 import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from grlo.adapters import merged_weights, plain_model
+from grlo.engines.vllm_requests import (
+    check_request,
+    complete_weights,
+    make_completion,
+    sampling_arguments,
+)
 from grlo.errors import EngineError, MissingExtraError, ModelError
 from grlo.interfaces import BuildContext, OnCompletion, Progress, ignore, silent
 from grlo.seeding import derive_seed
@@ -28,21 +46,24 @@ if TYPE_CHECKING:
 
 _GIB = 2**30
 _CPU_CACHE_GIB = 2.0
-# vLLM silently raises temperatures between 0 and this one.
-_LEAST_TEMPERATURE = 0.01
 
 
 @dataclass(frozen=True)
 class VLLMEngineSettings:
     """vLLM (Kwon et al. 2023, arXiv 2309.06180); needs the extra `vllm`."""
 
+    weights_place: ClassVar[str] = "own"
+    """Whose weights it draws with in training, for estimates of memory: `own` on the learner's
+    device, `remote`, or without this attribute the learner's where their types agree."""
+
     name: str = "vllm"
     dtype: Dtype | None = None
     """Type that the engine computes in; None is the one that the checkpoint names."""
     tensor_parallel: int = 1
-    """GPUs that the model is spread over."""
+    """GPUs that the model is spread over; 1 in training."""
     gpu_memory_utilization: float = 0.9
-    """Share of each GPU's memory for weights, activations, keys and values together."""
+    """Share of each GPU's memory for weights, activations, keys and values together; in training
+    of what the learner and reward models before it leave free."""
     cache_gib: float = 0.0
     """GiB for keys and values; 0 is what `gpu_memory_utilization` leaves, on a CPU 2."""
     max_model_len: int = 0
@@ -51,6 +72,8 @@ class VLLMEngineSettings:
     """Completions decoded together; 0 is vLLM's choice."""
     enforce_eager: bool = False
     """Neither compilation nor CUDA graphs: starts sooner, decodes more slowly."""
+    enable_sleep_mode: bool = True
+    """In training on a GPU, give the memory back between calls: the weights wait in host memory."""
 
     def __post_init__(self) -> None:
         require(self.tensor_parallel > 0, "tensor_parallel must be positive")
@@ -61,12 +84,55 @@ class VLLMEngineSettings:
         require(self.max_model_len >= 0, "max_model_len must not be negative")
         require(self.max_rows >= 0, "max_rows must not be negative")
 
-    def build(self, model: object, *, context: BuildContext, live: bool = True) -> VLLMEngine:
-        """Raises EngineError: a module that is being trained cannot be handed to vLLM."""
-        raise EngineError(
-            "engine 'vllm' evaluates saved models; it cannot sample from the model that is being "
-            "trained. Set engine.name = 'hf'."
-        )
+    def check_training(self) -> None:
+        """Raises what would keep `build` from making an engine for a learner.
+
+        Raises:
+            MissingExtraError: vLLM is not installed.
+            EngineError: The settings are for evaluation only.
+        """
+        if importlib.util.find_spec("vllm") is None:
+            raise MissingExtraError("vllm", extra="vllm")
+        if self.tensor_parallel > 1:
+            raise EngineError(
+                f"engine.tensor_parallel = {self.tensor_parallel}, but in training vLLM shares the "
+                "learner's process and its one GPU. Set it to 1."
+            )
+
+    def build(
+        self, model: PreTrainedModel, *, context: BuildContext, live: bool = True
+    ) -> VLLMEngine:
+        """The engine of a module, with a copy of its weights as they are now.
+
+        vLLM starts from the module's configuration alone and is then given the weights in memory,
+        adapters merged in, as after every step.
+
+        Args:
+            model: A causal language model, with or without active peft adapters.
+            context: Where it runs. With `save_tokenizer`, the engine knows
+                `SamplingParams.stop_texts`; on a GPU `reserved_bytes` are left free.
+            live: The module is a learner's, with which the engine shares the device.
+
+        Raises:
+            MissingExtraError: vLLM is not installed.
+            EngineError: The settings are for evaluation only, the installed vLLM is for another
+                device, or it cannot start.
+        """
+        self.check_training()
+        with TemporaryDirectory(prefix="grlo_vllm_") as folder:
+            _save_without_weights(model, Path(folder), context)
+            engine = VLLMEngine(
+                folder,
+                self,
+                context=context,
+                load_format="dummy",
+                has_tokenizer=context.save_tokenizer is not None,
+                shares_device=live,
+            )
+        with torch.no_grad():
+            engine.load_weights(merged_weights(model))
+        engine.sleep()
+        return engine
 
     def build_from_path(
         self, path: str, *, context: BuildContext, revision: str | None = None
@@ -84,7 +150,13 @@ class VLLMEngineSettings:
             EngineError: The installed vLLM is for another device, or cannot start.
             ModelError: There is no such model.
         """
-        return VLLMEngine(path, self, context=context, revision=revision)
+        return VLLMEngine(
+            path,
+            self,
+            context=context,
+            revision=revision,
+            has_tokenizer=context.decode is not None,
+        )
 
 
 class VLLMEngine:
@@ -96,8 +168,11 @@ class VLLMEngine:
     Args:
         path: Folder or hub id of a causal language model.
         settings: How vLLM is set up.
-        context: See `VLLMEngineSettings.build_from_path`.
+        context: See `VLLMEngineSettings`.
         revision: Commit or tag on the hub.
+        load_format: vLLM's word for where the first weights come from; `dummy` are random ones.
+        has_tokenizer: The folder has a tokenizer, which `SamplingParams.stop_texts` needs.
+        shares_device: A learner has the rest of the device, and all of it between calls.
     """
 
     def __init__(
@@ -107,28 +182,38 @@ class VLLMEngine:
         *,
         context: BuildContext,
         revision: str | None = None,
+        load_format: str = "safetensors",
+        has_tokenizer: bool = False,
+        shares_device: bool = False,
     ) -> None:
         self._empty = _without_weights(path, revision)
         self._vllm = _import_vllm()
         _check_device(self._vllm, context.device)
         self._tensor_parallel = settings.tensor_parallel
-        self._has_tokenizer = context.decode is not None
+        self._has_tokenizer = has_tokenizer
         is_cpu = torch.device(context.device).type == "cpu"
+        self._sleeps = shares_device and settings.enable_sleep_mode and not is_cpu
+        self._asleep: list[str] = []
+        utilization = settings.gpu_memory_utilization
+        if shares_device and not is_cpu:
+            utilization *= _free_share(context)
         cache_gib = settings.cache_gib or (_CPU_CACHE_GIB if is_cpu else 0.0)
         arguments = self._vllm.EngineArgs(
             model=path,
             revision=revision,
             tokenizer_revision=revision,
             skip_tokenizer_init=not self._has_tokenizer,
-            load_format="safetensors",
+            load_format=load_format,
             trust_remote_code=False,
             dtype=settings.dtype or "auto",
             tensor_parallel_size=settings.tensor_parallel,
-            gpu_memory_utilization=settings.gpu_memory_utilization,
+            gpu_memory_utilization=utilization,
             kv_cache_memory_bytes=round(cache_gib * _GIB) or None,
             max_model_len=settings.max_model_len or -1,
             max_num_seqs=settings.max_rows or None,
             enforce_eager=settings.enforce_eager,
+            enable_prefix_caching=True,
+            enable_sleep_mode=self._sleeps,
             # A prompt in two pieces has its seeded generator rewound, which none on a CPU can be.
             enable_chunked_prefill=False if is_cpu else None,
             seed=context.seed % 2**32,
@@ -163,7 +248,19 @@ class VLLMEngine:
         Raises:
             EngineError: `sampling` or a prompt cannot be used.
         """
-        self._check_request(prompts, sampling, seeds)
+        check_request(
+            prompts,
+            sampling,
+            seeds,
+            engine="vllm",
+            is_closed=self._engine is None,
+            vocab_size=self._vocab_size,
+            max_model_len=self._max_model_len,
+            has_tokenizer=self._has_tokenizer,
+        )
+        if not prompts:
+            return []
+        self._wake("weights", "kv_cache")
         total = len(prompts) * sampling.num_samples
         completions: list[Completion | None] = [None] * total
         unfinished: set[str] = set()
@@ -189,6 +286,7 @@ class VLLMEngine:
             # After an interruption, so that the next call does not go on with this one's requests.
             if unfinished:
                 self._engine.abort_request(list(unfinished))
+            self.sleep()
         return [completion for completion in completions if completion is not None]
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -205,7 +303,8 @@ class VLLMEngine:
             raise EngineError(
                 "engine 'vllm' cannot take new weights on several GPUs; set tensor_parallel = 1."
             )
-        weights = _complete(self._empty, dict(named_tensors))
+        weights = complete_weights(self._empty, dict(named_tensors))
+        self._wake("weights")
         try:
             self._engine.collective_rpc(
                 "reload_weights", kwargs={"weights_iterator": iter(weights.items())}
@@ -215,6 +314,25 @@ class VLLMEngine:
         # Keys and values of earlier prompts are those of the old weights.
         if not self._engine.reset_prefix_cache():
             raise EngineError("vLLM kept keys and values of the old weights; start a new engine.")
+
+    def sleep(self) -> None:
+        """Gives the memory of a device that is shared back until the next call."""
+        if self._sleeps:
+            self._engine.sleep(level=1)
+            self._asleep = ["weights", "kv_cache"]
+
+    def _wake(self, *parts: str) -> None:
+        for part in parts:
+            if part not in self._asleep:
+                continue
+            try:
+                self._engine.wake_up(tags=[part])
+            except RuntimeError as error:
+                raise EngineError(
+                    f"vLLM found no room on the GPU for its {part} again ({error}). Lower "
+                    "engine.cache_gib or engine.gpu_memory_utilization."
+                ) from error
+            self._asleep.remove(part)
 
     def close(self) -> None:
         """Ends vLLM and gives its memory back."""
@@ -228,75 +346,17 @@ class VLLMEngine:
 
     def _params(self, sampling: SamplingParams, *, seed: int) -> Any:
         return self._vllm.SamplingParams(
-            max_tokens=sampling.max_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            seed=seed,
-            logprobs=0,  # Of the drawn token alone.
-            # vLLM refuses others, which no model could draw.
-            stop_token_ids=[token for token in sampling.stop if token < self._vocab_size],
-            stop=list(sampling.stop_texts),
-            ignore_eos=True,  # Only `sampling.stop` ends a completion.
-            detokenize=bool(sampling.stop_texts),
+            **sampling_arguments(sampling, seed=seed, vocab_size=self._vocab_size),
             output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         )
 
-    def _check_request(
-        self, prompts: Sequence[Sequence[int]], sampling: SamplingParams, seeds: Sequence[int]
-    ) -> None:
-        longest = max(map(len, prompts), default=0) + sampling.max_tokens
-        temperature = sampling.temperature
-        problems = [
-            (self._engine is None, "a request after it was closed"),
-            (len(seeds) != len(prompts), f"{len(prompts)} prompts but {len(seeds)} seeds"),
-            (any(len(prompt) == 0 for prompt in prompts), "a prompt without tokens"),
-            (
-                any(
-                    min(prompt) < 0 or max(prompt) >= self._vocab_size
-                    for prompt in prompts
-                    if prompt
-                ),
-                f"a prompt with tokens outside the model's vocabulary of {self._vocab_size}",
-            ),
-            (sampling.max_tokens < 1, f"max_tokens = {sampling.max_tokens}, expected at least 1"),
-            (
-                sampling.num_samples < 1,
-                f"num_samples = {sampling.num_samples}, expected at least 1",
-            ),
-            (
-                temperature != 0 and temperature < _LEAST_TEMPERATURE,
-                f"temperature = {temperature}, expected 0 or at least {_LEAST_TEMPERATURE}",
-            ),
-            (not 0 < sampling.top_p <= 1, f"top_p = {sampling.top_p}, expected within (0, 1]"),
-            (sampling.top_k < 0, f"top_k = {sampling.top_k}, expected 0 or more"),
-            (
-                bool(sampling.stop_texts) and not self._has_tokenizer,
-                "stop_texts, but no tokenizer: build it with BuildContext.decode",
-            ),
-            (
-                longest > self._max_model_len,
-                f"prompt and answer of up to {longest} tokens, but has room for "
-                f"{self._max_model_len}: lower max_tokens, or raise engine.max_model_len, the "
-                "model's limit and the memory of engine.cache_gib permitting",
-            ),
-        ]
-        for wrong, problem in problems:
-            if wrong:
-                raise EngineError(f"engine 'vllm' was given {problem}.")
-
 
 def _completion(output: Any) -> Completion:
-    if output.finish_reason not in ("stop", "length"):
-        raise EngineError(f"vLLM ended a completion for the reason {output.finish_reason!r}.")
-    return Completion(
-        tokens=tuple(output.token_ids),
-        logprobs=tuple(
-            logprobs[token].logprob
-            for token, logprobs in zip(output.token_ids, output.logprobs, strict=True)
-        ),
-        finish_reason=output.finish_reason,
-    )
+    logprobs = [
+        logprobs[token].logprob
+        for token, logprobs in zip(output.token_ids, output.logprobs, strict=True)
+    ]
+    return make_completion(output.token_ids, logprobs, output.finish_reason)
 
 
 def _import_vllm() -> Any:
@@ -331,7 +391,7 @@ def _start(vllm: Any, arguments: Any, path: str) -> Any:
             return vllm.LLMEngine.from_engine_args(
                 arguments, usage_context=vllm.usage.usage_lib.UsageContext.LLM_CLASS
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, AssertionError) as error:
         vllm.distributed.cleanup_dist_env_and_memory()
         raise EngineError(f"{path}: vLLM could not start ({error}).") from error
     finally:
@@ -353,6 +413,33 @@ def _check_device(vllm: Any, device: str) -> None:
         )
 
 
+def _free_share(context: BuildContext) -> float:
+    """The part of the GPU's memory that neither is taken nor will be.
+
+    Raises:
+        EngineError: Nothing is left.
+    """
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(context.device)
+    if free <= context.reserved_bytes:
+        raise EngineError(
+            f"of the GPU's {total / _GIB:.1f} GiB {free / _GIB:.1f} are free, and the optimizers "
+            f"will take {context.reserved_bytes / _GIB:.1f}: nothing is left for engine 'vllm'. "
+            "Train adapters (policy.lora, critic.lora)."
+        )
+    return (free - context.reserved_bytes) / total
+
+
+def _save_without_weights(model: PreTrainedModel, folder: Path, context: BuildContext) -> None:
+    """What vLLM reads of a model besides its weights."""
+    plain = plain_model(model)
+    config = copy.deepcopy(plain.config)
+    config.architectures = [type(plain).__name__]
+    config.save_pretrained(folder)
+    if context.save_tokenizer is not None:
+        context.save_tokenizer(folder)
+
+
 def _without_weights(path: str, revision: str | None) -> PreTrainedModel:
     """The model's module without memory, for names and shapes of its weights."""
     try:
@@ -361,23 +448,3 @@ def _without_weights(path: str, revision: str | None) -> PreTrainedModel:
             return AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: no language model could be found ({error}).") from error
-
-
-def _complete(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights under all their names, checked against the model's.
-
-    vLLM keeps the old values of a tied weight wherever it is not given under each of its names.
-    """
-    own = model.state_dict(keep_vars=True)
-    for name, tensor in weights.items():
-        if name not in own:
-            raise EngineError(f"the model has no weight named {name!r}.")
-        if own[name].shape != tensor.shape:
-            raise EngineError(
-                f"weight {name!r} has shape {tuple(tensor.shape)}; "
-                f"the engine's model has {tuple(own[name].shape)}."
-            )
-    given = {id(own[name]): tensor for name, tensor in weights.items()}
-    if missing := [name for name, weight in model.named_parameters() if id(weight) not in given]:
-        raise EngineError(f"weights that were not given: {', '.join(sorted(missing))}.")
-    return {name: given[id(tensor)] for name, tensor in own.items() if id(tensor) in given}

@@ -566,6 +566,10 @@ def _check_software(recipe: Recipe, findings: _Findings) -> None:
         findings.problems.append(
             "policy.lora: peft is not installed. Install it with: pip install 'grlo[lora]'"
         )
+    check_training = getattr(recipe.engine, "check_training", None)
+    if check_training is not None:
+        with findings.collect():
+            check_training()
     _check_device(recipe.training.device, findings)
 
 
@@ -660,13 +664,17 @@ def _try_step(
                 prompts=longest[-TRIAL_PROMPTS:],
                 device=device,
             )
-            _probe_reward(trainer.reward, prompts[0], findings, key="reward")
-            if recipe.gold is not None:
-                held_out = load_gold_prompts(recipe, renderer, training=prompts)
-                gold = build_gold(recipe, trainer, prompts=held_out, device=device)
-                assert gold is not None
-                _probe_reward(gold.reward, (held_out or prompts)[0], findings, key="gold.reward")
-            (result,) = trainer.steps(start=1, stop=1)
+            try:
+                _probe_reward(trainer.reward, prompts[0], findings, key="reward")
+                if recipe.gold is not None:
+                    held_out = load_gold_prompts(recipe, renderer, training=prompts)
+                    gold = build_gold(recipe, trainer, prompts=held_out, device=device)
+                    assert gold is not None
+                    example = (held_out or prompts)[0]
+                    _probe_reward(gold.reward, example, findings, key="gold.reward")
+                (result,) = trainer.steps(start=1, stop=1)
+            finally:
+                trainer.engine.close()
         except torch.OutOfMemoryError as error:
             raise ModelError(
                 f"out of memory in a step of {sampling.prompts_per_step} prompts: {error}. Train "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -128,18 +129,26 @@ def load_engine(
     device: str,
     dtype: Dtype,
     seed: int,
-    settings: HFEngineSettings = _DEFAULT_ENGINE,
+    settings: object = _DEFAULT_ENGINE,
     revision: str | None = None,
 ) -> RolloutEngine:
-    """An engine on a model of its own.
+    """An engine on a model of its own, which it loads itself if it can.
 
     Raises:
         ModelError: There is no such language model, or its tokenizer does not fit.
     """
+    context = BuildContext(
+        device=device,
+        seed=seed,
+        decode=renderer.decode,
+        save_tokenizer=renderer.save_tokenizer,
+    )
+    engine = replace(cast(Any, settings), dtype=dtype)
+    if hasattr(engine, "build_from_path") and base_of_adapter(path) is None:
+        return engine.build_from_path(path, context=context, revision=revision)
     model = load_model(path, dtype=dtype, revision=revision)
     check_compatible(renderer.max_token_id, vocab_size=model.config.vocab_size)
-    context = BuildContext(device=device, seed=seed, decode=renderer.decode)
-    return settings.build(model, context=context)
+    return engine.build(model, context=context, live=False)
 
 
 def load_named_engine(
@@ -152,12 +161,7 @@ def load_named_engine(
         ModelError: There is no such language model, or the engine cannot load it.
     """
     settings = cast(Any, resolve(name, kind="engine", registry=ENGINES))(dtype=dtype)
-    if not hasattr(settings, "build_from_path"):
-        return load_engine(path, renderer, device=device, dtype=dtype, seed=seed, settings=settings)
-    if base_of_adapter(path) is not None:
-        raise ModelError(f"{path} is an adapter, which engine {name!r} does not load. Use hf.")
-    context = BuildContext(device=device, seed=seed, decode=renderer.decode)
-    return settings.build_from_path(path, context=context)
+    return load_engine(path, renderer, device=device, dtype=dtype, seed=seed, settings=settings)
 
 
 def saved_shape(path: str) -> ModelShape:

@@ -16,6 +16,7 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from grlo.adapters import plain_model
 from grlo.errors import CheckpointError
 from grlo.estimates import ModelShape, shape_from_config
 from grlo.peak import measure_peak
@@ -24,7 +25,7 @@ from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
 from grlo.settings import Dtype, ModelSettings
 from grlo.training import checkpoint
-from grlo.training.models import DTYPES, plain_model
+from grlo.training.models import DTYPES
 
 
 def choose_device(name: str) -> str:

@@ -28,7 +28,7 @@ from grlo.rewards import single_rewards, style_problems
 from grlo.rewards.shaping import ShapedReward
 from grlo.rollout import ChatRenderer
 from grlo.rundir import RunDir
-from grlo.settings import Recipe
+from grlo.settings import Dtype, Recipe
 from grlo.stages.evaluate import judge_of, local_model
 from grlo.stages.report import report
 from grlo.stages.runs import (
@@ -46,6 +46,7 @@ from grlo.trackers import open_trackers
 from grlo.training import checkpoint
 from grlo.training.budget import Budget
 from grlo.training.flops import FlopCounter
+from grlo.training.gap import gap_problem
 from grlo.training.learner import Learner
 from grlo.training.trainer import Trainer
 from grlo.types import Prompt, SamplingParams, StepResult
@@ -237,7 +238,7 @@ def build_trainer(
                     renderer.tokenizer.encode(text, add_special_tokens=False)
                 ),
             )
-        engine = _build_engine(recipe, learner, context)
+        engine = _build_engine(recipe, learner, renderer, context)
         if resume_from is not None:
             checkpoint.restore(resume_from, learner)
         engine.load_weights(learner.policy_weights())
@@ -350,12 +351,21 @@ def build_evaluation(
     )
 
 
-def _build_engine(recipe: Recipe, learner: Learner, context: BuildContext) -> RolloutEngine:
-    """The engine on the learner's own module where their types agree, else on a copy."""
-    settings = cast(Any, recipe.engine)
-    if settings.dtype is None:
-        settings = replace(settings, dtype=recipe.policy.compute_dtype)
+def _build_engine(
+    recipe: Recipe, learner: Learner, renderer: ChatRenderer, context: BuildContext
+) -> RolloutEngine:
+    """The engine on the learner's own module where it can and their types agree, else on a copy."""
+    context = replace(
+        context,
+        save_tokenizer=renderer.save_tokenizer,
+        reserved_bytes=learner.pending_bytes,
+    )
+    settings = replace(cast(Any, recipe.engine), dtype=_engine_dtype(recipe))
     return settings.build(learner.policy, context=context, live=True)
+
+
+def _engine_dtype(recipe: Recipe) -> Dtype:
+    return cast(Any, recipe.engine).dtype or recipe.policy.compute_dtype
 
 
 def _stop_reason(state: Mapping[str, Any]) -> str:
@@ -384,6 +394,8 @@ def _run_steps(
         config=dump_recipe(recipe),
     )
     path = run.checkpoint(start)
+    dtypes = (recipe.policy.compute_dtype, _engine_dtype(recipe))
+    has_warned = False
     with stop_requests() as request, LiveView(total_steps=stop, start_step=start) as view:
         trainer.progress_of = view.progress
         view.total = trainer.learner.num_steps = budget.expected_steps(start, most=stop)
@@ -404,6 +416,10 @@ def _run_steps(
                     tracker.log(result.metrics, step=result.step)
                     tracker.log_rollouts(result.rollouts, result.scores, step=result.step)
                 view.update(result)
+                problem = gap_problem(result.metrics, dtypes=dtypes)
+                if problem and not has_warned:
+                    print(f"warning: step {result.step}: {problem}.")
+                    has_warned = True
                 is_due = result.step % recipe.checkpoint.every == 0 or is_last
                 has_parted = gold is not None and bool(gold.parting.reason)
                 if is_due or saver.wants(result) or has_parted or request.stop:

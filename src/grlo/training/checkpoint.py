@@ -21,10 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
+from grlo.adapters import merged_weights, plain_model
 from grlo.errors import CheckpointError
 from grlo.rollout import ChatRenderer
 from grlo.rundir import PARTIAL, list_checkpoints
-from grlo.training.models import merged_weights, plain_model
 
 FORMAT = 1
 _MANIFEST, _STATE, _OPTIMIZER = (

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from grlo.adapters import merged_weights
 from grlo.batch import (
     AnnotatedBatch,
     Batch,
@@ -33,7 +34,6 @@ from grlo.training.models import (
     load_critic,
     load_policy,
     load_reference,
-    merged_weights,
     token_logprobs,
     token_values,
     without_adapters,
@@ -96,6 +96,17 @@ class Learner:
         """Weights of the policy under their checkpoint names, adapters merged in."""
         with torch.no_grad():
             yield from merged_weights(self.policy)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Memory that AdamW's two moments will take from the first update on."""
+        return sum(
+            2 * parameter.numel() * parameter.element_size()
+            for optimizer in self.optimizers.values()
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+            if parameter not in optimizer.state
+        )
 
     @property
     def num_updates(self) -> int:
