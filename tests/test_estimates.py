@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from grlo.estimates import (
     shape_from_config,
 )
 from grlo.settings import (
+    CriticSettings,
     LoraSettings,
     ModelSettings,
     PromptSettings,
@@ -190,8 +192,6 @@ def test_memory_of_weights_states_and_cache_is_exact() -> None:
 
 
 def test_every_further_model_and_type_is_counted() -> None:
-    from dataclasses import replace
-
     shape = shape_from_config(CONFIGS["qwen3"].to_dict())
     recipe = replace(make_recipe(), algorithm=PPO(kl_coefficient=0.1))
     sizes = by_component(recipe, shape, critic=shape, rewards=[(shape, None)], num_sequences=4)
@@ -225,6 +225,31 @@ def test_an_engine_with_weights_of_its_own_holds_them_unless_it_sleeps() -> None
     recipe = replace(make_recipe(), engine=VLLMServerEngineSettings())
     names = [item.component for item in estimate_memory(recipe, policy=shape)]
     assert not [name for name in names if "engine" in name or "cache" in name]
+
+
+def test_a_critic_with_adapters_trains_those_alone() -> None:
+    shape = shape_from_config(CONFIGS["qwen3"].to_dict())
+    lora = LoraSettings(rank=4)
+    recipe = replace(make_recipe(), algorithm=PPO(), critic=CriticSettings(lora=lora))
+    sizes = by_component(recipe, shape, critic=shape)
+    adapters = lora_parameters(shape, lora)
+    assert sizes["critic weights"] == 4 * (shape.num_parameters + adapters)
+    assert sizes["critic optimizer (two moments)"] == 8 * adapters
+    assert sizes["critic gradients"] == 4 * adapters
+    assert sizes["policy gradients"] == 4 * shape.num_parameters
+
+
+def test_a_critic_on_the_policys_trunk_is_its_head() -> None:
+    shape = shape_from_config(CONFIGS["qwen3"].to_dict())
+    alone = by_component(make_recipe(), shape)
+    recipe = replace(make_recipe(), algorithm=PPO(), critic=CriticSettings(share_trunk=True))
+    shared = by_component(recipe, shape)
+    assert {name: size for name, size in shared.items() if name not in alone} == {
+        "critic weights": 4 * 24,
+        "critic optimizer (two moments)": 8 * 24,
+        "critic gradients": 4 * 24,
+    }
+    assert alone.items() <= shared.items()
 
 
 def test_the_peak_is_what_is_held_and_the_hungriest_phase() -> None:

@@ -226,7 +226,7 @@ def estimate_memory(
     Args:
         recipe: What is to be run.
         policy: Shape of the policy, and of the reference if the algorithm needs one.
-        critic: Shape of the critic, if the algorithm has one.
+        critic: Shape of the critic, if the algorithm has one of its own.
         rewards: Shapes of the reward models, each with the type that the recipe states for it.
         num_sequences: Completions that the engine draws at a time; None is all of a step.
 
@@ -241,6 +241,14 @@ def estimate_memory(
     items = _trained_items("policy", policy, recipe, lora=settings.lora)
     if critic is not None:
         items += _trained_items("critic", critic, recipe, lora=recipe.critic.lora)
+    if recipe.critic.share_trunk:
+        # A head on the policy's trunk: one number per hidden unit.
+        head_bytes = policy.hidden_size * param_bytes
+        items += [
+            MemoryItem("critic weights", "always", head_bytes),
+            MemoryItem("critic optimizer (two moments)", "always", 2 * head_bytes),
+            MemoryItem("critic gradients", "update", head_bytes),
+        ]
     if getattr(recipe.algorithm, "needs_reference", False):
         items.append(MemoryItem("reference", "always", policy.num_parameters * compute_bytes))
     for shape, dtype in rewards:

@@ -143,7 +143,11 @@ class Verifier(Protocol):
 
 
 class Algorithm(Protocol):
-    """How scores become credit and credit becomes a loss; the settings are the object."""
+    """How scores become credit and credit becomes a loss; the settings are the object.
+
+    It may have `zero_advantage_metrics`, by which it says that rows without advantages need not be
+    read (`grlo.algorithms.clipped.ClippedPolicy`); without it every row is.
+    """
 
     @property
     def needs_reference(self) -> bool:

@@ -149,9 +149,32 @@ class CriticSettings:
     """Checkpoint it starts from; None is the policy's own. A sequence-classification checkpoint
     with one label, such as the reward model, lends its head too."""
     lora: LoraSettings | None = None
+    share_trunk: bool = False
+    """A scalar head on the policy's own trunk instead of a second model, trained by one joint loss
+    (`grlo.training.shared_critic`)."""
+    value_coefficient: float = 0.1
+    """c1 of that loss, L_policy + c1 L_value (Schulman et al. 2017, eq. 9); 0.1 is Ziegler et al.'s
+    (arXiv 1909.08593, in their code), who share a language model's trunk too."""
+    detach: bool = False
+    """The gradient of the value loss ends at the head and leaves the trunk to the policy."""
     optimizer: OptimizerSettings = field(
         default_factory=lambda: OptimizerSettings(learning_rate=1e-5)
     )
+    """Of the critic's own weights; with `share_trunk` those of the head."""
+
+    def __post_init__(self) -> None:
+        for name in ("model", "lora"):
+            require(
+                not self.share_trunk or getattr(self, name) is None,
+                f"{name} has no effect with share_trunk: the trunk is the policy's. Remove "
+                f"critic.{name}, or share_trunk",
+            )
+        require(self.value_coefficient > 0, "value_coefficient must be positive")
+        require(
+            self.share_trunk or (self.value_coefficient == 0.1 and not self.detach),
+            "value_coefficient and detach have no effect without share_trunk: a critic of its own "
+            "has a loss and an optimizer of its own",
+        )
 
 
 @dataclass(frozen=True)

@@ -251,6 +251,18 @@ def test_a_critic_of_another_vocabulary_is_refused(folder: Path, make_model: Any
     assert "another vocabulary than the policy" in problem
 
 
+def test_a_critic_on_the_policys_trunk_takes_no_model_of_its_own(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = []
+    for overrides in ([], ["critic.share_trunk=true"]):
+        assert problems_of(folder, *overrides) == []
+        printed = capsys.readouterr().out
+        (line,) = [line for line in printed.splitlines() if line.startswith("critic weights ")]
+        sizes.append(line.split()[2:4])
+    assert sizes == [[sizes[0][0], "KiB"], ["128", "B"]]
+
+
 def test_a_full_disk_and_an_unwritable_run_directory_are_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,8 +115,7 @@ def numerics(run: Path) -> list[dict[str, float]]:
 def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
     folder = RunDir(run).checkpoint(step)
     files = [folder / "model.safetensors", folder / "grlo_optimizer.safetensors"]
-    if (folder / "critic").is_dir():
-        files.append(folder / "critic" / "model.safetensors")
+    files += folder.glob("critic/*.safetensors")
     return {f"{file.parent.name}/{key}": t for file in files for key, t in load_file(file).items()}
 
 
@@ -170,13 +169,24 @@ def test_every_prompt_is_used_once_per_epoch(make_recipe, tmp_path):
         assert len(set(used[7 * epoch : 7 * epoch + 7])) == 7
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+@pytest.mark.parametrize(
+    ("algorithm", "extra"),
+    [
+        ("ppo", ""),
+        ("grpo", ""),
+        ("ppo", "[critic]\nshare_trunk = true\n"),
+        ("ppo", "[critic.lora]\nrank = 2\n"),
+    ],
+    ids=["ppo", "grpo", "shared trunk", "critic with adapters"],
+)
 def test_a_run_killed_anywhere_and_resumed_equals_one_that_was_not(
-    make_recipe, tmp_path, algorithm
+    make_recipe, tmp_path, algorithm, extra
 ):
-    recipe = make_recipe(algorithm)
+    if "lora" in extra:
+        pytest.importorskip("peft")
+    recipe = make_recipe(algorithm, extra=extra)
     run_stage(recipe, tmp_path / "whole")
-    points = KILL_POINTS if algorithm == "ppo" else KILL_POINTS[1::3]
+    points = KILL_POINTS if (algorithm, extra) == ("ppo", "") else KILL_POINTS[1::3]
     for number, (owner, name, when, call) in enumerate(points):
         run = tmp_path / f"killed_{number}"
         arguments = [str(recipe), str(run), owner, name, when, str(call)]

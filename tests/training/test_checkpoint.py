@@ -30,6 +30,7 @@ from grlo.settings import (
 )
 from grlo.training import checkpoint
 from grlo.training.learner import Learner
+from grlo.training.models import token_values
 
 
 def recipe_for(path, *, lora: LoraSettings | None = None) -> Recipe:
@@ -142,6 +143,27 @@ def test_a_checkpoint_with_adapters_is_the_merged_model(chat_policy_path, render
         assert torch.equal(tensor, merged[name].detach())
         changed += not torch.equal(tensor, base[name])
     assert changed >= 14  # All seven linear maps of both layers.
+
+
+def test_a_critic_with_adapters_starts_at_zero_and_is_stored_merged(
+    chat_policy_path, renderer, tmp_path
+):
+    recipe = recipe_for(chat_policy_path)
+    lora = LoraSettings(rank=2, alpha=4)
+    learner = Learner(replace(recipe, critic=replace(recipe.critic, lora=lora)), device="cpu")
+    batch = batch_of(1)
+    assert not learner.annotate(batch, step=1, score_std=1.0).old_values_BT.any()
+    frozen = {n: p.clone() for n, p in learner.critic.named_parameters() if not p.requires_grad}
+    train_steps(learner, 1, 3)
+    assert frozen
+    for name, parameter in learner.critic.named_parameters():
+        assert name not in frozen or torch.equal(parameter, frozen[name])
+    checkpoint.save(tmp_path / "step_000003", learner, renderer, state={"step": 3})
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "step_000003" / "critic")
+    values = token_values(plain, batch, compute_dtype=torch.float32)
+    trained = token_values(learner.critic, batch, compute_dtype=torch.float32)
+    torch.testing.assert_close(values, trained, atol=1e-6, rtol=1e-5)
+    assert values.any()
 
 
 def test_every_changed_or_missing_file_is_named(saved):

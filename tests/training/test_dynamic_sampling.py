@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
+import torch
 
 from grlo.errors import RewardError
 from grlo.ledger import Ledger
@@ -87,6 +88,9 @@ class Learner:
 
     def annotate(self, batch: Any, *, step: int, score_std: float) -> Any:
         return batch
+
+    def rows_to_read(self, batch: Any) -> torch.Tensor:
+        return torch.arange(len(batch.groups_B))
 
     def update(self, batch: Any, *, step: int, progress: object) -> dict[str, float]:
         self.groups.append(batch.groups_B.tolist())

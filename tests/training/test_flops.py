@@ -35,6 +35,7 @@ from grlo.rewards.reward_model import RewardModelSettings
 from grlo.rewards.verified import VerifiedSettings
 from grlo.rollout import ChatRenderer
 from grlo.settings import (
+    CriticSettings,
     DemonstrationSettings,
     LoraSettings,
     ModelSettings,
@@ -115,6 +116,7 @@ def make_trainer(
     *,
     training: dict[str, Any] | None = None,
     reward: object = None,
+    critic: CriticSettings | None = None,
     **model: Any,
 ) -> Trainer:
     policy, reward_model = models
@@ -124,6 +126,7 @@ def make_trainer(
         prompts=PromptSettings(sources=("unused",)),
         reward=reward or RewardModelSettings(model=str(reward_model)),
         algorithm=algorithm,
+        critic=critic or CriticSettings(),
         training=TrainingSettings(steps=9, **({"num_minibatches": 2} | (training or {}))),
         sampling=SamplingSettings(
             prompts_per_step=NUM_GROUPS, samples_per_prompt=NUM_SAMPLES, max_tokens=ANSWER
@@ -256,6 +259,67 @@ def test_an_update_is_what_policy_and_critic_multiply_forward_and_back(models):
         {"critic": close(critic)},
         {"policy": close(both - critic), "critic": close(critic)},
     ]
+
+
+@pytest.mark.parametrize("has_warmup", [False, True])
+@pytest.mark.parametrize("num_minibatches", [1, 2])
+def test_a_critic_on_the_policys_trunk_takes_no_second_pass(models, has_warmup, num_minibatches):
+    """The head's own products, one per hidden unit and token, are invisible to the counter."""
+    trainer = make_trainer(
+        models,
+        PPO(critic_warmup_steps=3 if has_warmup else 0),
+        critic=CriticSettings(share_trunk=True),
+        training={"num_minibatches": num_minibatches},
+    )
+    rollouts = make_rollouts(trainer.renderer)
+    batches: list[TrainBatch] = []
+    annotation = counted(
+        lambda: batches.append(annotated(trainer, rollouts)), causal_length=length_of(rollouts)
+    )
+    update = counted(
+        partial(trainer.learner.update, batches[0], step=1), causal_length=length_of(rollouts)
+    )
+    found = {phase: flops_of(trainer, phase, rollouts) for phase in ("annotate", "update")}
+    assert {phase: work["policy"] for phase, work in found.items()} == {
+        "annotate": close(annotation),
+        "update": close(update),
+    }
+    head = 2 * trainer.count_flops.policy.hidden_size * NUM_GROUPS * NUM_SAMPLES * ANSWER
+    assert found["annotate"]["critic"] == head
+    assert found["update"]["critic"] == (2 if has_warmup else 3) * head
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_critic_with_adapters_takes_no_gradient_of_frozen_weights(kind, tmp_path):
+    pytest.importorskip("peft")
+    models = random_models(tmp_path, kind, 5, num_hidden_layers=8)
+    estimates = []
+    for lora in (None, LoraSettings(rank=4)):
+        # In a warm-up step the critic is trained alone.
+        trainer = make_trainer(models, PPO(critic_warmup_steps=3), critic=CriticSettings(lora=lora))
+        rollouts = make_rollouts(trainer.renderer)
+        batch = annotated(trainer, rollouts)
+        flops = counted(
+            partial(trainer.learner.update, batch, step=1), causal_length=length_of(rollouts)
+        )
+        estimates.append(flops_of(trainer, "update", rollouts)["critic"])
+        assert estimates[-1] == close(flops)
+    assert estimates[1] < 0.8 * estimates[0]
+
+
+def test_rows_that_are_not_read_take_nothing(models):
+    """The trainer counts the rows that the learner says it reads."""
+    trainer = make_trainer(models, GRPO())
+    rollouts = make_rollouts(trainer.renderer)
+    scores = [Score(float(index) if index < 4 else 0.0) for index in range(len(rollouts))]
+    trainer._learn(1, rollouts, scores)
+    (entry,) = [entry for entry in trainer.ledger.drain() if entry.phase == "update"]
+    assert entry.flops_by == flops_of(trainer, "update", rollouts[:4])
+    assert entry.tokens == 4 * length_of(rollouts)
+    batch = collate(rollouts, scores, pad_id=trainer.renderer.pad_id)
+    batch = trainer.learner.annotate(batch, step=1, score_std=1.0)
+    update = partial(trainer.learner.update, trainer.algorithm.assign_credit(batch), step=1)
+    assert entry.flops == close(counted(update, causal_length=length_of(rollouts)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

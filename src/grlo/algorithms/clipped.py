@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,6 +60,19 @@ class ClippedPolicy:
     def compares_group(self) -> bool:
         """Whether a sample is compared with the other samples of its prompt."""
         return False
+
+    @property
+    def zero_advantage_metrics(self) -> Mapping[str, float] | None:
+        """Metrics of a token without advantage, if the policy loss has no gradient there.
+
+        The learner does not read rows of such tokens. Metrics that are not named here, such as the
+        entropy, are known only where the policy was evaluated. None: an entropy bonus or a KL term
+        in the loss gives every token a gradient.
+        """
+        has_kl = self.kl_coefficient > 0 and self.kl_in == "loss"
+        if has_kl or self.entropy_coefficient != 0:
+            return None
+        return {"policy/loss": 0.0, "policy/clip_fraction": 0.0}
 
     def token_rewards(self, batch: AnnotatedBatch) -> Tensor:
         """The score on the last response token; minus beta KL_t on each if that is in the reward.

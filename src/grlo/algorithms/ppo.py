@@ -16,7 +16,7 @@ from grlo.settings import require
 
 @dataclass(frozen=True, kw_only=True)
 class PPO(ClippedPolicy):
-    """PPO with GAE and a separate critic; defaults are the published settings of GRLO."""
+    """PPO with GAE and a critic; defaults are the published settings of GRLO."""
 
     name: str = "ppo"
     gamma: float = 1.0
@@ -29,7 +29,7 @@ class PPO(ClippedPolicy):
     value_clip_unit: Literal["raw", "reward_std"] = "raw"
     """`raw`: the unit of the scores (published); `reward_std`: their running standard deviation."""
     critic_warmup_steps: int = 0
-    """First steps in which only the critic is trained."""
+    """First steps in which only the critic is trained; of one on the policy's trunk, its head."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -366,7 +366,7 @@ def _check_critic(
     recipe: Recipe, policy: _Model | None, renderer: ChatRenderer | None, findings: _Findings
 ) -> _Model | None:
     """The critic reads the policy's tokens, so its vocabulary has to be the policy's."""
-    if not getattr(recipe.algorithm, "needs_critic", False):
+    if not getattr(recipe.algorithm, "needs_critic", False) or recipe.critic.share_trunk:
         return None
     name = recipe.critic.model
     if name is None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
@@ -139,7 +140,7 @@ def model_shape(model: PreTrainedModel) -> ModelShape:
     return shape_from_config(plain.config.to_dict() | {"architectures": [type(plain).__name__]})
 
 
-def num_adapter_weights(model: PreTrainedModel) -> int | None:
+def num_adapter_weights(model: nn.Module) -> int | None:
     """Weights of the adapters that are trained; None where the model itself is."""
     if plain_model(model) is model:
         return None

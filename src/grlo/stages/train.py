@@ -48,6 +48,7 @@ from grlo.training.budget import Budget
 from grlo.training.flops import FlopCounter
 from grlo.training.gap import gap_problem
 from grlo.training.learner import Learner
+from grlo.training.shared_critic import ValueHead
 from grlo.training.trainer import Trainer
 from grlo.types import Prompt, SamplingParams, StepResult
 
@@ -540,7 +541,7 @@ class _Saver:
 
 
 def _flop_counter(recipe: Recipe, learner: Learner, *, reward: object) -> FlopCounter:
-    critic = learner.critic
+    critic = None if isinstance(learner.critic, ValueHead) else learner.critic
     adapters = {name: num_adapter_weights(model) for name, model in learner.models().items()}
     return FlopCounter(
         policy=model_shape(learner.policy),
@@ -556,4 +557,6 @@ def _flop_counter(recipe: Recipe, learner: Learner, *, reward: object) -> FlopCo
         critic_warmup_steps=getattr(recipe.algorithm, "critic_warmup_steps", 0),
         shares_prompts=recipe.policy.attention == "packed",
         adapters={name: count for name, count in adapters.items() if count is not None},
+        shares_trunk=recipe.critic.share_trunk,
+        detaches_values=recipe.critic.detach,
     )

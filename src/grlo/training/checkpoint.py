@@ -1,8 +1,9 @@
 """Checkpoints that survive a kill at any moment and refuse to load damaged.
 
 A checkpoint is an ordinary Hugging Face model (adapters merged in) with its tokenizer, a critic
-beside it in the same form, the optimizer's state as safetensors, and everything else as JSON. It is
-written into a temporary folder, listed with SHA-256 in a manifest, synced, and renamed into place.
+beside it in the same form (or its head, where the trunk is the policy's), the optimizer's state as
+safetensors, and everything else as JSON. It is written into a temporary folder, listed with SHA-256
+in a manifest, synced, and renamed into place.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from grlo.adapters import merged_weights, plain_model
 from grlo.errors import CheckpointError
 from grlo.rollout import ChatRenderer
 from grlo.rundir import PARTIAL, list_checkpoints
+from grlo.training.shared_critic import ValueHead, save_value_head
 
 FORMAT = 1
 _MANIFEST, _STATE, _OPTIMIZER = (
@@ -41,14 +43,14 @@ class Trained(Protocol):
     def policy(self) -> PreTrainedModel: ...
 
     @property
-    def critic(self) -> PreTrainedModel | None: ...
+    def critic(self) -> PreTrainedModel | ValueHead | None: ...
 
     @property
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         """By the names of `models`."""
         ...
 
-    def models(self) -> Mapping[str, PreTrainedModel]:
+    def models(self) -> Mapping[str, nn.Module]:
         """The policy as `policy` and the critic, if there is one, as `critic`."""
         ...
 
@@ -82,7 +84,9 @@ def save(
             eos_token_id=list(renderer.stop_ids), pad_token_id=renderer.pad_id
         ).save_pretrained(temporary)
         renderer.save_tokenizer(temporary)
-        if learner.critic is not None:
+        if isinstance(learner.critic, ValueHead):
+            save_value_head(temporary / "critic", learner.critic)
+        elif learner.critic is not None:
             _save_model(temporary / "critic", learner.critic)
         save_file(_optimizer_tensors(learner), temporary / _OPTIMIZER)
         _write_json(temporary / _STATE, {"format": FORMAT, **state})

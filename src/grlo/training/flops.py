@@ -44,13 +44,16 @@ class Reading:
         return Work(times * self.tokens, times * flops)
 
 
-def reading(shape: ModelShape, rows: Iterable[tuple[Hashable, int, int]]) -> Reading:
+def reading(
+    shape: ModelShape, rows: Iterable[tuple[Hashable, int, int]], *, has_outputs: bool = True
+) -> Reading:
     """What a forward pass takes with outputs at the tokens of the answers only.
 
     Args:
         shape: Of the model.
         rows: Key of a prompt, its tokens, and tokens of an answer to it. Rows of one key share
             their prompt: it is read once.
+        has_outputs: Without, the pass ends at the last hidden state.
     """
     seen: set[Hashable] = set()
     tokens, flops, by_weights = 0, 0.0, 0.0
@@ -61,10 +64,11 @@ def reading(shape: ModelShape, rows: Iterable[tuple[Hashable, int, int]]) -> Rea
             flops += forward_flops(shape, num_tokens=num_prompt, num_outputs=0)
             by_weights += weight_flops(shape, num_tokens=num_prompt, num_outputs=0)
         tokens += num_answer
+        outputs = num_answer if has_outputs else 0
         flops += forward_flops(
-            shape, num_tokens=num_answer, num_cached=num_prompt, num_outputs=num_answer
+            shape, num_tokens=num_answer, num_cached=num_prompt, num_outputs=outputs
         )
-        by_weights += weight_flops(shape, num_tokens=num_answer, num_outputs=num_answer)
+        by_weights += weight_flops(shape, num_tokens=num_answer, num_outputs=outputs)
     return Reading(tokens, flops, by_weights)
 
 
@@ -101,6 +105,10 @@ class FlopCounter:
     """Whether samples of a prompt share its computation, as packed attention lets them."""
     adapters: Mapping[str, int] = field(default_factory=dict)
     """Weights of the adapters that are trained instead of `policy` or `critic`."""
+    shares_trunk: bool = False
+    """Whether the critic is a scalar head on the policy's trunk; `critic` is None then."""
+    detaches_values: bool = False
+    """Whether such a head alone has the gradient of the value loss."""
 
     def __call__(
         self, phase: str, rollouts: Sequence[Rollout], *, step: int = 0
@@ -111,7 +119,10 @@ class FlopCounter:
             return {"engine": generation(self.policy, rows)}
         if phase == "score":
             return self._score(rollouts)
-        trains_policy = self.critic is None or step > self.critic_warmup_steps
+        has_critic = self.critic is not None or self.shares_trunk
+        trains_policy = not has_critic or step > self.critic_warmup_steps
+        if self.shares_trunk and phase in ("annotate", "update"):
+            return self._shared(phase, rollouts, trains_policy=trains_policy)
         if phase == "annotate":
             read = {
                 "policy": self.policy if self.annotates_policy or not trains_policy else None,
@@ -133,6 +144,29 @@ class FlopCounter:
                 if shape is not None
             }
         return {}
+
+    def _shared(
+        self, phase: str, rollouts: Sequence[Rollout], *, trains_policy: bool
+    ) -> dict[str, Work]:
+        """One pass of the trunk for log-probabilities and values, and the head's products."""
+        answers = sum(len(rollout.completion.tokens) for rollout in rollouts)
+        head = 2.0 * self.policy.hidden_size * answers
+        whole = self._reading(self.policy, rollouts)
+        trunk = self._reading(self.policy, rollouts, has_outputs=False)
+        if phase == "annotate":
+            read = whole if self.annotates_policy or not trains_policy else trunk
+            reference = {"reference": whole.forward()} if self.has_reference else {}
+            return {"policy": read.forward(), **reference, "critic": Work(answers, head)}
+        if trains_policy:
+            trained = whole.trained(
+                num_adapter_weights=self.adapters.get("policy"), times=self.num_epochs
+            )
+        else:
+            trained = Work(self.num_epochs * trunk.tokens, self.num_epochs * trunk.flops)
+        # The gradient of the head's weights, and of the hidden states unless it ends here.
+        products = 3 if trains_policy and not self.detaches_values else 2
+        times = self.num_epochs
+        return {"policy": trained, "critic": Work(times * answers, times * products * head)}
 
     def _score(self, rollouts: Sequence[Rollout]) -> dict[str, Work]:
         """Reward models read each distinct answer once, and a prompt once for all its answers."""
@@ -156,7 +190,9 @@ class FlopCounter:
         tokens, flops = sum(work.tokens for work in works), sum(work.flops for work in works)
         return {"reward_model": Work(tokens, flops)}
 
-    def _reading(self, shape: ModelShape, rollouts: Sequence[Rollout]) -> Reading:
+    def _reading(
+        self, shape: ModelShape, rollouts: Sequence[Rollout], *, has_outputs: bool = True
+    ) -> Reading:
         return reading(
             shape,
             (
@@ -167,4 +203,5 @@ class FlopCounter:
                 )
                 for index, rollout in enumerate(rollouts)
             ),
+            has_outputs=has_outputs,
         )

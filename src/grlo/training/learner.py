@@ -17,6 +17,7 @@ from grlo.adapters import merged_weights
 from grlo.batch import (
     AnnotatedBatch,
     Batch,
+    TokenBatch,
     TokenLoss,
     TrainBatch,
     loss_weights,
@@ -31,12 +32,19 @@ from grlo.seeding import derive_seed
 from grlo.settings import OptimizerSettings, Recipe
 from grlo.training.models import (
     DTYPES,
+    EntropyMode,
     load_critic,
     load_policy,
     load_reference,
     token_logprobs,
     token_values,
     without_adapters,
+)
+from grlo.training.shared_critic import (
+    ValueHead,
+    load_value_head,
+    token_logprobs_and_values,
+    values_of_frozen_trunk,
 )
 
 
@@ -73,12 +81,15 @@ class Learner:
         policy, critic = recipe.policy, recipe.critic
         if checkpoint is not None and policy.lora is None:
             policy = replace(policy, model=str(checkpoint), revision=None)
-        if checkpoint is not None and critic.lora is None:
+        if checkpoint is not None and critic.lora is None and not critic.share_trunk:
             critic = replace(critic, model=str(checkpoint / "critic"))
         self.policy = load_policy(policy, device=device)
-        self.critic: PreTrainedModel | None = None
-        if self.algorithm.needs_critic:
+        self.critic: PreTrainedModel | ValueHead | None = None
+        if self.algorithm.needs_critic and critic.share_trunk:
+            self.critic = load_value_head(self.policy, checkpoint=checkpoint)
+        elif self.algorithm.needs_critic:
             self.critic = load_critic(recipe.policy, critic, device=device)
+        self._critic_settings = critic
         self._reference: PreTrainedModel | None = None
         if self.algorithm.needs_reference and recipe.policy.lora is None:
             self._reference = load_reference(recipe.policy, device=device)
@@ -87,8 +98,11 @@ class Learner:
             for name, model in self.models().items()
         }
 
-    def models(self) -> dict[str, PreTrainedModel]:
-        """The models that are trained, in the order of their updates: `critic` if any, `policy`."""
+    def models(self) -> dict[str, nn.Module]:
+        """The models that are trained, in the order of their updates: `critic` if any, `policy`.
+
+        A critic on the policy's trunk is its head.
+        """
         critic = {} if self.critic is None else {"critic": self.critic}
         return {**critic, "policy": self.policy}
 
@@ -125,7 +139,11 @@ class Learner:
             or self.algorithm.needs_old_logprobs
             or not self._trains_policy(step)
         )
-        old_BT = self._logprobs(self.policy, batch) if needs_old else None
+        if needs_old and isinstance(self.critic, ValueHead):
+            old_BT, values_BT = self._logprobs_and_values(batch)
+        else:
+            old_BT = self._logprobs(self.policy, batch) if needs_old else None
+            values_BT = None if self.critic is None else self._values(batch)
         reference_BT = None
         if self.algorithm.needs_reference:
             if self._reference is not None:
@@ -138,8 +156,26 @@ class Learner:
             score_std=score_std,
             old_logprobs_BT=old_BT,
             reference_logprobs_BT=reference_BT,
-            old_values_BT=None if self.critic is None else self._values(self.critic, batch),
+            old_values_BT=values_BT,
         )
+
+    def rows_to_read(self, batch: TrainBatch) -> Tensor:
+        """Numbers of the rows that updates read; others add nothing to any gradient.
+
+        Left out are rows whose advantages are all exactly zero (groups without spread), where the
+        algorithm says that they have no other gradient and there is no critic to learn from them.
+        """
+        if self._unread_metrics is None:
+            return torch.arange(len(batch.tokens_BT))
+        return (batch.mask_BT & (batch.advantages_BT != 0)).any(1).nonzero().flatten()
+
+    @property
+    def _unread_metrics(self) -> Mapping[str, float] | None:
+        """Metrics of a token that is not read; None where all are read."""
+        if self.critic is not None:
+            return None
+        # Only an algorithm that says so is known to have no other gradient.
+        return getattr(self.algorithm, "zero_advantage_metrics", None)
 
     def update(
         self, batch: TrainBatch, *, step: int, progress: Progress = silent
@@ -152,7 +188,10 @@ class Learner:
             progress: Told of rows done, over all models and epochs.
 
         Returns:
-            Metrics, averaged over the response tokens of all updates.
+            Metrics, averaged over the response tokens of all updates. Where rows may be left out
+            (`rows_to_read`), `update/skipped_rows` is their share; losses and clip fractions are
+            still means over all tokens, but what only a forward pass can tell (entropy,
+            approximate KL, gap to the engine) is a mean over the tokens that were read.
 
         Raises:
             NonFiniteError: A loss or gradient is not finite; that optimizer has not moved.
@@ -164,63 +203,127 @@ class Learner:
                 group["lr"] = learning_rate(
                     self._optimizer_settings[name], step=step, num_steps=self.num_steps
                 )
-        names = [name for name in self.models() if name != "policy" or self._trains_policy(step)]
+        passes = self._passes(step)
         averages = _TokenAverages(
-            progress, num_rows=len(batch.tokens_BT) * self.settings.num_epochs * len(names)
+            progress, num_rows=len(batch.tokens_BT) * self.settings.num_epochs * len(passes)
         )
         metrics = {"policy/learning_rate": self.optimizers["policy"].param_groups[0]["lr"]}
         if batch.old_logprobs_BT is not None:
             metrics |= logprob_gap(batch.old_logprobs_BT, batch)
         if batch.old_values_BT is not None:
             metrics["critic/explained_variance"] = explained_variance(batch)
+        if self._unread_metrics is not None:
+            num_read, num_rows = len(self.rows_to_read(batch)), len(batch.tokens_BT)
+            metrics["update/skipped_rows"] = (num_rows - num_read) / num_rows
         for _ in range(self.settings.num_epochs):
             for rows in split_minibatches(batch.groups_B, self.settings.num_minibatches):
                 minibatch = take_rows(batch, rows)
-                for name in names:
-                    self._update(name, minibatch, averages, metrics)
+                for names in passes:
+                    self._update(names, minibatch, averages, metrics)
         return metrics | averages.means()
 
+    def _passes(self, step: int) -> list[tuple[str, ...]]:
+        """The models that each pass over a mini-batch trains."""
+        names = tuple(self.models()) if self._trains_policy(step) else ("critic",)
+        return [names] if isinstance(self.critic, ValueHead) else [(name,) for name in names]
+
     def _update(
-        self, name: str, minibatch: TrainBatch, averages: _TokenAverages, metrics: dict[str, float]
+        self,
+        names: tuple[str, ...],
+        minibatch: TrainBatch,
+        averages: _TokenAverages,
+        metrics: dict[str, float],
     ) -> None:
-        """One optimizer step on one mini-batch, cut into micro-batches."""
-        model, optimizer = self.models()[name], self.optimizers[name]
-        reduction = self.algorithm.reduction if name == "policy" else "token_mean"
-        weights_BT = loss_weights(minibatch.mask_BT, reduction=reduction, horizon=self._horizon)
-        model.train()
-        optimizer.zero_grad(set_to_none=True)
-        for rows, micro in self._micro_batches(minibatch):
-            weights = weights_BT[rows, : micro.tokens_BT.shape[1]].to(self.device)
-            if name == "policy":
-                token_loss = self._policy_loss(model, micro, metrics)
-            else:
-                token_loss = self._value_loss(model, micro)
-            loss = (torch.where(micro.mask_BT, token_loss.loss_BT, 0.0) * weights).sum()
-            if not torch.isfinite(loss):
-                raise NonFiniteError(_non_finite(f"{name} loss is {loss.item()}"))
+        """One step of the optimizers of a pass on one mini-batch, cut into micro-batches."""
+        weights_BT = {}
+        for name in names:
+            reduction = self.algorithm.reduction if name == "policy" else "token_mean"
+            weights_BT[name] = loss_weights(
+                minibatch.mask_BT, reduction=reduction, horizon=self._horizon
+            )
+            self.models()[name].train()
+            self.optimizers[name].zero_grad(set_to_none=True)
+        read = self.rows_to_read(minibatch)
+        for rows, micro in self._micro_batches(minibatch, read):
+            loss = torch.zeros((), device=self.device)
+            token_losses = self._token_losses(names, micro, metrics)
+            for name, token_loss in token_losses.items():
+                weights = weights_BT[name][rows, : micro.tokens_BT.shape[1]].to(self.device)
+                part = (torch.where(micro.mask_BT, token_loss.loss_BT, 0.0) * weights).sum()
+                if not torch.isfinite(part):
+                    raise NonFiniteError(_non_finite(f"{name} loss is {part.item()}"))
+                loss = loss + part
             loss.backward()
-            averages.add(token_loss.metrics_BT, micro.mask_BT)
+            averages.add(
+                {key: x for part in token_losses.values() for key, x in part.metrics_BT.items()},
+                micro.mask_BT,
+            )
+        if self._unread_metrics is not None:
+            is_unread_B = torch.ones(len(minibatch.tokens_BT), dtype=torch.bool)
+            is_unread_B[read] = False
+            averages.add_unread(self._unread_metrics, minibatch.mask_BT[is_unread_B])
+            if not len(read):
+                # A gradient of zero still moves weights, by momentum and weight decay.
+                _fill_gradients(self.policy)
+        norms = {name: self._clip_gradient(name) for name in names}
+        for name, norm in norms.items():
+            self.optimizers[name].step()
+            self.optimizers[name].zero_grad(set_to_none=True)
+            metrics[f"{name}/grad_norm"] = max(norm, metrics.get(f"{name}/grad_norm", 0.0))
+
+    def _clip_gradient(self, name: str) -> float:
+        """Norm of a model's gradient before it was clipped."""
         limit = self._optimizer_settings[name].max_grad_norm or math.inf
-        norm = float(nn.utils.clip_grad_norm_(model.parameters(), limit))
+        norm = float(nn.utils.clip_grad_norm_(self.models()[name].parameters(), limit))
         if not math.isfinite(norm):
             raise NonFiniteError(_non_finite(f"{name} gradient norm is {norm}"))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        metrics[f"{name}/grad_norm"] = max(norm, metrics.get(f"{name}/grad_norm", 0.0))
+        return norm
 
-    def _policy_loss(
-        self, model: nn.Module, micro: TrainBatch, metrics: dict[str, float]
-    ) -> TokenLoss:
-        logprobs_BT, entropy_BT = token_logprobs(
-            model,
+    def _token_losses(
+        self, names: tuple[str, ...], micro: TrainBatch, metrics: dict[str, float]
+    ) -> dict[str, TokenLoss]:
+        """The losses of a pass by model, as they are added up."""
+        # Only an algorithm that says so is known not to use the entropy's gradient.
+        has_entropy = getattr(self.algorithm, "entropy_coefficient", 1.0) != 0
+        entropy: EntropyMode = "gradient" if has_entropy else "detached"
+        if names == ("critic",):
+            return {"critic": self._value_loss(self._micro_values(micro), micro)}
+        if names == ("policy",):
+            logprobs_BT, entropy_BT = token_logprobs(
+                self.policy,
+                micro,
+                temperature=self._temperature,
+                compute_dtype=self._compute_dtype,
+                entropy=entropy,
+            )
+            return {"policy": self._policy_loss(logprobs_BT, entropy_BT, micro, metrics)}
+        logprobs_BT, entropy_BT, values_BT = self._shared_pass(micro, entropy=entropy)
+        return {
+            "critic": self._value_loss(values_BT, micro),
+            "policy": self._policy_loss(logprobs_BT, entropy_BT, micro, metrics),
+        }
+
+    def _shared_pass(
+        self, micro: TokenBatch, *, entropy: EntropyMode = "none"
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities, entropy and values, where the critic sits on the policy's trunk."""
+        return token_logprobs_and_values(
+            self.policy,
+            cast(ValueHead, self.critic),
             micro,
             temperature=self._temperature,
             compute_dtype=self._compute_dtype,
-            # Only an algorithm that says so is known not to use the entropy's gradient.
-            entropy="gradient"
-            if getattr(self.algorithm, "entropy_coefficient", 1.0) != 0
-            else "detached",
+            entropy=entropy,
+            detach=self._critic_settings.detach,
         )
+
+    def _policy_loss(
+        self,
+        logprobs_BT: Tensor,
+        entropy_BT: Tensor,
+        micro: TrainBatch,
+        metrics: dict[str, float],
+    ) -> TokenLoss:
         token_loss = self.algorithm.policy_loss(logprobs_BT, entropy_BT, micro)
         if micro.old_logprobs_BT is not None:
             return token_loss
@@ -231,18 +334,28 @@ class Learner:
             token_loss.loss_BT, {**token_loss.metrics_BT, "engine/logprob_gap": gap_BT}
         )
 
-    def _value_loss(self, model: nn.Module, micro: TrainBatch) -> TokenLoss:
-        values_BT = token_values(model, micro, compute_dtype=self._compute_dtype)
-        return cast(ActorCritic, self.algorithm).value_loss(values_BT, micro)
+    def _value_loss(self, values_BT: Tensor, micro: TrainBatch) -> TokenLoss:
+        token_loss = cast(ActorCritic, self.algorithm).value_loss(values_BT, micro)
+        if not isinstance(self.critic, ValueHead):
+            return token_loss
+        scaled_BT = self._critic_settings.value_coefficient * token_loss.loss_BT
+        return TokenLoss(scaled_BT, token_loss.metrics_BT)
 
     def _trains_policy(self, step: int) -> bool:
         if self.critic is None:
             return True
         return step > cast(ActorCritic, self.algorithm).critic_warmup_steps
 
-    def _micro_batches(self, batch: Batch) -> Iterator[tuple[Tensor, TrainBatch]]:
-        for rows in pack_groups(batch, max_tokens=self.settings.micro_batch_tokens):
-            yield rows, to_device(take_rows(cast(TrainBatch, batch), rows), self.device)
+    def _micro_batches(
+        self, batch: Batch, rows: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, TrainBatch]]:
+        """The given rows, or all, in parts that fit the device, each with its row numbers."""
+        rows = torch.arange(len(batch.tokens_BT)) if rows is None else rows
+        if not len(rows):
+            return
+        batch = take_rows(cast(TrainBatch, batch), rows)
+        for part in pack_groups(batch, max_tokens=self.settings.micro_batch_tokens):
+            yield rows[part], to_device(take_rows(batch, part), self.device)
 
     def _logprobs(self, model: nn.Module, batch: Batch) -> Tensor:
         logprobs_BT = torch.zeros_like(batch.engine_logprobs_BT)
@@ -256,12 +369,29 @@ class Learner:
             logprobs_BT[rows, : values.shape[1]] = values.cpu()
         return logprobs_BT
 
-    def _values(self, model: nn.Module, batch: Batch) -> Tensor:
+    def _values(self, batch: Batch) -> Tensor:
         values_BT = torch.zeros_like(batch.engine_logprobs_BT)
         for rows, micro in self._micro_batches(batch):
-            values = token_values(model, micro, compute_dtype=self._compute_dtype)
+            values = self._micro_values(micro)
             values_BT[rows, : values.shape[1]] = values.cpu()
         return values_BT
+
+    def _micro_values(self, micro: TokenBatch) -> Tensor:
+        """Values without log-probabilities; a trunk that is the policy's takes no gradient."""
+        assert self.critic is not None
+        if isinstance(self.critic, ValueHead):
+            return values_of_frozen_trunk(
+                self.policy, self.critic, micro, compute_dtype=self._compute_dtype
+            )
+        return token_values(self.critic, micro, compute_dtype=self._compute_dtype)
+
+    def _logprobs_and_values(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        logprobs_BT, values_BT = (torch.zeros_like(batch.engine_logprobs_BT) for _ in range(2))
+        for rows, micro in self._micro_batches(batch):
+            logprobs, _, values = self._shared_pass(micro)
+            logprobs_BT[rows, : values.shape[1]] = logprobs.cpu()
+            values_BT[rows, : values.shape[1]] = values.cpu()
+        return logprobs_BT, values_BT
 
 
 def learning_rate(settings: OptimizerSettings, *, step: int, num_steps: float) -> float:
@@ -315,6 +445,14 @@ class _TokenAverages:
         self._tokens += count
         self._progress(done=self._rows, total=self._num_rows, tokens=self._tokens)
 
+    def add_unread(self, metrics: Mapping[str, float], mask_BT: Tensor) -> None:
+        """Rows whose tokens were not read, with what is known of each token all the same."""
+        count = int(mask_BT.sum())
+        for name, value in metrics.items():
+            self._sums[name] += value * count
+            self._counts[name] += count
+        self._rows += len(mask_BT)
+
     def means(self) -> dict[str, float]:
         return {name: total / self._counts[name] for name, total in self._sums.items()}
 
@@ -330,6 +468,12 @@ def adamw(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
         weight_decay=settings.weight_decay,
         fused=True,
     )
+
+
+def _fill_gradients(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def _non_finite(what: str) -> str:

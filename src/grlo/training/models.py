@@ -175,17 +175,38 @@ def token_logprobs(
     Returns:
         Two float32 tensors [B, T] in nats, zero outside the mask.
     """
+    hidden_ND = hidden_before_responses(model, batch, compute_dtype=compute_dtype)
+    return logprobs_of_hidden(
+        model,
+        hidden_ND,
+        batch,
+        temperature=temperature,
+        compute_dtype=compute_dtype,
+        entropy=entropy,
+    )
+
+
+def logprobs_of_hidden(
+    model: nn.Module,
+    hidden_ND: Tensor,
+    batch: TokenBatch,
+    *,
+    temperature: float,
+    compute_dtype: torch.dtype,
+    entropy: EntropyMode = "none",
+) -> tuple[Tensor, Tensor]:
+    """The part of `token_logprobs` behind the trunk, from what `hidden_before_responses` gave."""
     plain = plain_model(model)
     with _autocast(model, compute_dtype):
         logprobs_N, entropy_N = head_logprobs(
             output_head(plain),
-            _hidden_before_responses(plain.base_model, batch),
+            hidden_ND,
             batch.tokens_BT[batch.mask_BT],
             vocab_size=plain.config.get_text_config().vocab_size,
             temperature=temperature,
             entropy=entropy,
         )
-    return _spread(logprobs_N, batch.mask_BT), _spread(entropy_N, batch.mask_BT)
+    return spread(logprobs_N, batch.mask_BT), spread(entropy_N, batch.mask_BT)
 
 
 def token_values(critic: nn.Module, batch: TokenBatch, *, compute_dtype: torch.dtype) -> Tensor:
@@ -194,11 +215,22 @@ def token_values(critic: nn.Module, batch: TokenBatch, *, compute_dtype: torch.d
     Returns:
         float32 [B, T], zero outside the mask.
     """
-    plain = plain_model(critic)
+    hidden_ND = hidden_before_responses(critic, batch, compute_dtype=compute_dtype)
     with _autocast(critic, compute_dtype):
-        hidden_ND = _hidden_before_responses(plain.base_model, batch)
-        values_N = value_head(plain)(hidden_ND).squeeze(-1).float()
-    return _spread(values_N, batch.mask_BT)
+        values_N = value_head(plain_model(critic))(hidden_ND).squeeze(-1).float()
+    return spread(values_N, batch.mask_BT)
+
+
+def hidden_before_responses(
+    model: nn.Module, batch: TokenBatch, *, compute_dtype: torch.dtype
+) -> Tensor:
+    """The trunk's last hidden state from which each response token follows.
+
+    Returns:
+        [N, D], in the order in which the mask is true.
+    """
+    with _autocast(model, compute_dtype):
+        return _hidden_before_responses(plain_model(model).base_model, batch)
 
 
 def _hidden_before_responses(trunk: nn.Module, batch: TokenBatch) -> Tensor:
@@ -218,7 +250,8 @@ def _hidden_before_responses(trunk: nn.Module, batch: TokenBatch) -> Tensor:
     return hidden_BTD[:, :-1][batch.mask_BT[:, 1:]]
 
 
-def _spread(values_N: Tensor, mask_BT: Tensor) -> Tensor:
+def spread(values_N: Tensor, mask_BT: Tensor) -> Tensor:
+    """[N] numbers of the response tokens on their places in [B, T], zeros elsewhere."""
     values_BT = torch.zeros(mask_BT.shape, dtype=values_N.dtype, device=values_N.device)
     return values_BT.masked_scatter(mask_BT, values_N)
 

@@ -138,7 +138,9 @@ class Trainer:
         with self._phase("annotate", step, rollouts):
             batch = self.learner.annotate(batch, step=step, score_std=self.scores.std)
         batch = self.algorithm.assign_credit(batch)
-        with self._phase("update", step, rollouts):
+        # Rows without a gradient are neither read nor counted.
+        read = [rollouts[row] for row in self.learner.rows_to_read(batch).tolist()]
+        with self._phase("update", step, read):
             losses = self.learner.update(batch, step=step, progress=self.progress_of("update"))
         with self._phase("sync", step, []):
             self.engine.load_weights(self.learner.policy_weights())
