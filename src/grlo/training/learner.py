@@ -28,6 +28,7 @@ from grlo.errors import NonFiniteError
 from grlo.interfaces import ActorCritic, Algorithm, Progress, silent
 from grlo.seeding import derive_seed
 from grlo.settings import OptimizerSettings, Recipe
+from grlo.training.metrics import with_effective_sample_size
 from grlo.training.models import (
     DTYPES,
     load_critic,
@@ -167,7 +168,7 @@ class Learner:
                 minibatch = take_rows(batch, rows)
                 for name in names:
                     self._update(name, minibatch, averages, metrics)
-        return metrics | averages.means()
+        return metrics | with_effective_sample_size(averages.means())
 
     def _update(
         self, name: str, minibatch: TrainBatch, averages: _TokenAverages, metrics: dict[str, float]
