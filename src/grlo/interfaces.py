@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from grlo.types import Completion, Message, Prompt, Rollout, SamplingParams, Score, Usage
+from grlo.types import Completion, Message, Prompt, Rollout, SamplingParams, Score, Usage, Work
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +36,9 @@ class BuildContext:
     progress: Progress = silent
     decode: Callable[[Sequence[int]], str] | None = None
     """Text of tokens; an engine needs it for `SamplingParams.stop_texts` only."""
+    snapshot: bool = False
+    """An engine must hold weights of its own, which `load_weights` alone changes: it draws while
+    the learner updates its."""
 
 
 class Renderer(Protocol):
@@ -147,7 +150,10 @@ class Algorithm(Protocol):
 
     @property
     def needs_old_logprobs(self) -> bool:
-        """Whether `assign_credit` reads the policy's log-probabilities (a KL in the reward)."""
+        """Whether `assign_credit` reads the policy's log-probabilities (a KL in the reward).
+
+        Losses do without: where a step makes one update, the policy is its own old one.
+        """
         ...
 
     @property
@@ -243,6 +249,20 @@ class Benchmark:
     """`share`: scores run from 0 to 1 and are shown in percent; else what a score counts."""
     numbers: Numbers | None = None
     """Further numbers of the whole result."""
+
+
+class PromptSource(Protocol):
+    """Says which prompts belong to a step."""
+
+    def batch(self, step: int) -> list[Prompt]: ...
+
+
+class FlopCounter(Protocol):
+    """Estimates the work of a phase by component from the tokens that went through it."""
+
+    def __call__(
+        self, phase: str, rollouts: Sequence[Rollout], *, step: int
+    ) -> Mapping[str, Work]: ...
 
 
 class Tracker(Protocol):
