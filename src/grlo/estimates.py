@@ -221,7 +221,7 @@ def estimate_memory(
     rewards: Sequence[tuple[ModelShape, str | None]] = (),
     num_sequences: int | None = None,
 ) -> tuple[MemoryItem, ...]:
-    """Memory per component of a training run on one device.
+    """Memory per component of a training run on one device, without an engine on another one.
 
     Args:
         recipe: What is to be run.
@@ -249,14 +249,17 @@ def estimate_memory(
         items.append(MemoryItem("reward model", "always", size))
     engine_dtype = getattr(recipe.engine, "dtype", None) or settings.compute_dtype
     engine_bytes = DTYPE_BYTES.get(engine_dtype, compute_bytes)
-    if engine_bytes != param_bytes:
+    overlap, has_own_device = recipe.training.overlap, getattr(recipe.engine, "device", None)
+    if (engine_bytes != param_bytes or overlap) and not has_own_device:
         size = policy.num_parameters * engine_bytes
         items.append(MemoryItem("engine's copy of the policy", "always", size))
     num_rows = sampling.prompts_per_step * sampling.samples_per_prompt
     length = recipe.prompts.max_prompt_tokens + sampling.max_tokens
     num_cached = min(num_sequences or num_rows, num_rows)
     cache = num_cached * length * policy.cache_elements_per_token * engine_bytes
-    items.append(MemoryItem(f"key/value cache, full rows: {num_cached}", "generate", cache))
+    if not has_own_device:
+        phase = "update" if overlap else "generate"
+        items.append(MemoryItem(f"key/value cache, full rows: {num_cached}", phase, cache))
     # Policy and critic are updated one after the other; the larger one counts.
     models = [policy, *([critic] if critic is not None else [])]
     num_tokens = min(recipe.training.micro_batch_tokens, num_rows * length)
