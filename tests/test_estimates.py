@@ -22,6 +22,7 @@ from transformers import (
 
 from grlo.algorithms.grpo import GRPO
 from grlo.algorithms.ppo import PPO
+from grlo.engines.hf import HFEngineSettings
 from grlo.engines.vllm import VLLMEngineSettings
 from grlo.engines.vllm_server import VLLMServerEngineSettings
 from grlo.errors import ModelError
@@ -250,6 +251,23 @@ def test_a_critic_on_the_policys_trunk_is_its_head() -> None:
         "critic gradients": 4 * 24,
     }
     assert alone.items() <= shared.items()
+
+
+def test_with_overlap_the_engine_has_a_copy_and_its_cache_beside_the_update() -> None:
+    from dataclasses import replace
+
+    shape = shape_from_config(CONFIGS["qwen3"].to_dict())
+    recipe = make_recipe(compute_dtype="float32")
+    overlapped = replace(recipe, training=replace(recipe.training, overlap=True))
+    sizes = by_component(overlapped, shape)
+    assert sizes["engine's copy of the policy"] == 4 * shape.num_parameters
+    items = estimate_memory(overlapped, policy=shape)
+    held = sum(item.num_bytes for item in items if item.phase == "always")
+    beside = sum(item.num_bytes for item in items if item.phase == "update")
+    assert peak_bytes(items) == held + beside
+    assert any(i.component.startswith("key/value") for i in items if i.phase == "update")
+    elsewhere = replace(overlapped, engine=HFEngineSettings(device="cuda:1"))
+    assert not [n for n in by_component(elsewhere, shape) if n.startswith(("engine", "key/value"))]
 
 
 def test_the_peak_is_what_is_held_and_the_hungriest_phase() -> None:

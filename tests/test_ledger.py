@@ -243,6 +243,41 @@ def test_time_outside_of_phases_is_idle_where_it_is_asked_for(monkeypatch) -> No
     assert [(e.phase, e.step, e.seconds) for e in ledger.drain()] == [("idle", 3, 0.25)]
 
 
+def test_what_ran_beside_other_phases_is_told_and_not_counted_twice(monkeypatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    ledger = Ledger(device="cpu", num_devices=1, attempt=0, since=100.0)
+    with ledger.phase("update", step=1):
+        clock[0] += 8
+    with ledger.phase("generate", step=1) as cost:
+        clock[0] += 2
+        cost.overlapped_seconds = 7.0
+    clock[0] += 1
+    entries = ledger.drain()
+    found = {e.phase: (e.seconds, e.overlapped_seconds) for e in entries}
+    assert found == {"update": (8.0, 0.0), "generate": (2.0, 7.0), "idle": (1.0, 0.0)}
+    assert sum(e.seconds for e in entries) == clock[0] - 100
+    totals = {total.phase: total for total in summarize(entries)}
+    assert totals["generate"].overlapped_seconds == 7.0
+    everything = add_up("total", list(totals.values()))
+    assert (everything.seconds, everything.overlapped_seconds) == (11.0, 0.0)
+
+
+def test_utilization_of_what_ran_beside_other_phases_is_that_of_all_its_time() -> None:
+    entries = [
+        replace(entry("update", seconds=8), flops=80.0),
+        replace(entry("generate", seconds=2), flops=30.0, overlapped_seconds=3.0),
+    ]
+    totals = {t.phase: t for t in summarize(entries, peaks={0: 10.0})}
+    # Two devices, each of which does 10 operations a second.
+    assert totals["update"].utilization == pytest.approx(80 / (2 * 10 * 8))
+    assert totals["generate"].utilization == pytest.approx(30 / (2 * 10 * (2 + 3)))
+    everything = add_up("total", list(totals.values()))
+    assert everything.utilization == pytest.approx(110 / (2 * 10 * 10))
+    # As one of the runs that led to another.
+    assert add_up("all", [everything]).utilization == everything.utilization
+
+
 def test_without_a_beginning_no_time_is_idle() -> None:
     ledger = Ledger(device="cpu", num_devices=1, attempt=0)
     assert ledger.drain() == ()
@@ -359,6 +394,20 @@ def test_energy_of_phases_and_of_the_time_between_adds_up_to_what_the_counter_mo
     assert (failed.energy_joules, idle.energy_joules) == (1.0, 0.125)
     totals = {t.phase: t.energy_joules for t in summarize([update, failed, idle])}
     assert totals == {"update": 7.0, "failed": 1.0, "idle": 0.125}
+
+
+def test_energy_of_several_devices_is_that_of_all_and_unknown_where_one_does_not_tell(nvml) -> None:
+    ledger = Ledger(
+        device="cuda:0", num_devices=2, attempt=0, since=0.0, energy_of=["cuda:0", "cuda:1"]
+    )
+    with ledger.phase("update", step=1):
+        nvml.millijoules += 7_000  # Of each: they share the counter of this test.
+    assert nvml.asked_for == ["GPU-1234-of-cuda:0", "GPU-1234-of-cuda:1"]
+    assert ledger.drain()[0].energy_joules == 14.0
+    silent = Ledger(device="cuda:0", num_devices=2, attempt=0, energy_of=["cuda:0", "cpu"])
+    with silent.phase("update", step=1):
+        nvml.millijoules += 7_000
+    assert silent.drain()[0].energy_joules is None
 
 
 @pytest.mark.parametrize(

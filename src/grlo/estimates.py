@@ -221,7 +221,7 @@ def estimate_memory(
     rewards: Sequence[tuple[ModelShape, str | None]] = (),
     num_sequences: int | None = None,
 ) -> tuple[MemoryItem, ...]:
-    """Memory per component of a training run on one device.
+    """Memory per component of a training run on one device, without an engine on another one.
 
     Args:
         recipe: What is to be run.
@@ -257,8 +257,11 @@ def estimate_memory(
         items.append(MemoryItem("reward model", "always", size))
     engine_dtype = getattr(recipe.engine, "dtype", None) or settings.compute_dtype
     engine_bytes = DTYPE_BYTES.get(engine_dtype, compute_bytes)
-    place = getattr(recipe.engine, "weights_place", "shared")
-    if place == "own" or (place == "shared" and engine_bytes != param_bytes):
+    # A device of the engine's own is none of the learner's memory.
+    has_own_device = bool(getattr(recipe.engine, "device", None))
+    place = "remote" if has_own_device else getattr(recipe.engine, "weights_place", "shared")
+    overlap = recipe.training.overlap
+    if place == "own" or (place == "shared" and (engine_bytes != param_bytes or overlap)):
         size = policy.num_parameters * engine_bytes
         sleeps = getattr(recipe.engine, "enable_sleep_mode", False)
         phase: Phase = "generate" if sleeps and recipe.training.device != "cpu" else "always"
@@ -268,7 +271,8 @@ def estimate_memory(
     num_cached = min(num_sequences or num_rows, num_rows)
     if place != "remote":
         cache = num_cached * length * policy.cache_elements_per_token * engine_bytes
-        items.append(MemoryItem(f"key/value cache, full rows: {num_cached}", "generate", cache))
+        phase = "update" if overlap else "generate"
+        items.append(MemoryItem(f"key/value cache, full rows: {num_cached}", phase, cache))
     # Policy and critic are updated one after the other; the larger one counts.
     models = [policy, *([critic] if critic is not None else [])]
     num_tokens = min(recipe.training.micro_batch_tokens, num_rows * length)

@@ -1,4 +1,4 @@
-"""What every forward pass outside training has in common."""
+"""What forward passes outside training have in common."""
 
 from __future__ import annotations
 
@@ -19,3 +19,9 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def is_same_device(one: str, other: str) -> bool:
+    """Whether two names mean one device; `cuda` is `cuda:0`."""
+    first, second = torch.device(one), torch.device(other)
+    return (first.type, first.index or 0) == (second.type, second.index or 0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from grlo.types import Completion, Message, Prompt, Rollout, SamplingParams, Score, Usage
+from grlo.types import Completion, Message, Prompt, Rollout, SamplingParams, Score, Usage, Work
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,6 +41,9 @@ class BuildContext:
     """Saves the policy's tokenizer in a folder; for engines that load one of their own."""
     reserved_bytes: int = 0
     """Memory of the device that the learner will take later and then keep."""
+    snapshot: bool = False
+    """An engine must hold weights of its own, which `load_weights` alone changes: it draws while
+    the learner updates its."""
 
 
 class Renderer(Protocol):
@@ -156,7 +159,10 @@ class Algorithm(Protocol):
 
     @property
     def needs_old_logprobs(self) -> bool:
-        """Whether `assign_credit` reads the policy's log-probabilities (a KL in the reward)."""
+        """Whether `assign_credit` reads the policy's log-probabilities (a KL in the reward).
+
+        Losses do without: where a step makes one update, the policy is its own old one.
+        """
         ...
 
     @property
@@ -252,6 +258,20 @@ class Benchmark:
     """`share`: scores run from 0 to 1 and are shown in percent; else what a score counts."""
     numbers: Numbers | None = None
     """Further numbers of the whole result."""
+
+
+class PromptSource(Protocol):
+    """Says which prompts belong to a step."""
+
+    def batch(self, step: int) -> list[Prompt]: ...
+
+
+class FlopCounter(Protocol):
+    """Estimates the work of a phase by component from the tokens that went through it."""
+
+    def __call__(
+        self, phase: str, rollouts: Sequence[Rollout], *, step: int
+    ) -> Mapping[str, Work]: ...
 
 
 class Tracker(Protocol):

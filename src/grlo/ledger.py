@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,8 @@ class PhaseCost:
     """What the phase asked of remote services."""
     work: dict[str, Work] = field(default_factory=dict)
     """By component."""
+    overlapped_seconds: float = 0.0
+    """What of the phase had passed beside others before its body was entered."""
 
     def add(self, work: Mapping[str, Work]) -> None:
         """Takes in what components have done."""
@@ -47,10 +49,17 @@ class Ledger:
         attempt: 0 for the first start of the run, one more for every resume.
         since: Moment of `time.perf_counter` from which on what passes outside of phases is kept as
             the phase `idle`, so that entries add up to the wall time; None keeps phases only.
+        energy_of: Devices whose energy is read, where that is not `device` alone.
     """
 
     def __init__(
-        self, *, device: str, num_devices: int, attempt: int, since: float | None = None
+        self,
+        *,
+        device: str,
+        num_devices: int,
+        attempt: int,
+        since: float | None = None,
+        energy_of: Sequence[str] = (),
     ) -> None:
         self._device = device
         self._name = _device_name(device)
@@ -58,7 +67,8 @@ class Ledger:
         self._attempt = attempt
         self._entries: list[LedgerEntry] = []
         self._accounted = since
-        self._read_energy = energy_reader(device)
+        readers = [energy_reader(name) for name in energy_of or (device,)]
+        self._read_energy = lambda: _sum_known(read() for read in readers)
         self._energy_accounted = self._read_energy()
         self._step = 0
 
@@ -101,6 +111,7 @@ class Ledger:
                     flops_by={name: work.flops for name, work in cost.work.items()},
                     tokens_by={name: work.tokens for name, work in cost.work.items()},
                     energy_joules=_spent(energy, self._read_energy()),
+                    overlapped_seconds=cost.overlapped_seconds,
                 )
             )
 
@@ -135,6 +146,8 @@ class PhaseTotal:
 
     phase: str
     seconds: float
+    overlapped_seconds: float
+    """Further ones, beside other phases and in their rows; 0 for phases taken together."""
     device_hours: float
     share: float
     """Of all device-hours of the run."""
@@ -148,7 +161,10 @@ class PhaseTotal:
     energy_joules: float | None
     """None where that of a part is unknown."""
     capacity: float | None
-    """Operations that the devices could have done in this time; None where that is unknown."""
+    """Operations that the devices could have done in this time, overlapped seconds included; None
+    where that is unknown."""
+    overlapped_capacity: float | None
+    """Those of them in overlapped seconds."""
     completed_flops: float
     """Without those of phases that failed: nobody knows how far they came."""
 
@@ -199,6 +215,7 @@ def summarize(
         PhaseTotal(
             phase=name,
             seconds=sum(entry.seconds for entry in group),
+            overlapped_seconds=sum(entry.overlapped_seconds for entry in group),
             device_hours=(hours := sum(e.seconds * e.num_devices for e in group)) / 3600,
             share=hours / total if total else 0.0,
             tokens=sum(entry.tokens for entry in group),
@@ -210,10 +227,8 @@ def summarize(
             flops_by=_add_up(entry.flops_by for entry in group),
             tokens_by=_add_up(entry.tokens_by for entry in group),
             energy_joules=_sum_known(entry.energy_joules for entry in group),
-            capacity=_sum_known(
-                e.seconds * e.num_devices * known[e.attempt] if e.attempt in known else None
-                for e in group
-            ),
+            capacity=_capacity(group, known, lambda e: e.seconds + e.overlapped_seconds),
+            overlapped_capacity=_capacity(group, known, lambda e: e.overlapped_seconds),
             completed_flops=sum(entry.flops for entry in group if entry.status == "ok"),
         )
         for name, group in rows.items()
@@ -222,9 +237,12 @@ def summarize(
 
 def add_up(name: str, totals: Sequence[PhaseTotal]) -> PhaseTotal:
     """All of them as one, under a name of its own."""
+    capacity = _sum_known(total.capacity for total in totals)
+    overlapped = _sum_known(total.overlapped_capacity for total in totals)
     return PhaseTotal(
         phase=name,
         seconds=sum(total.seconds for total in totals),
+        overlapped_seconds=0.0,
         device_hours=sum(total.device_hours for total in totals),
         share=sum(total.share for total in totals),
         tokens=sum(total.tokens for total in totals),
@@ -234,7 +252,8 @@ def add_up(name: str, totals: Sequence[PhaseTotal]) -> PhaseTotal:
         flops_by=_add_up(total.flops_by for total in totals),
         tokens_by=_add_up(total.tokens_by for total in totals),
         energy_joules=_sum_known(total.energy_joules for total in totals),
-        capacity=_sum_known(total.capacity for total in totals),
+        capacity=None if capacity is None or overlapped is None else capacity - overlapped,
+        overlapped_capacity=0.0,
         completed_flops=sum(total.completed_flops for total in totals),
     )
 
@@ -250,6 +269,20 @@ def _first_steps(entries: Sequence[LedgerEntry]) -> dict[int, int]:
         if entry.step > 0:  # Step 0 is the loading of models, which every attempt needs.
             first[entry.attempt] = min(entry.step, first.get(entry.attempt, entry.step))
     return first
+
+
+def _capacity(
+    entries: Iterable[LedgerEntry],
+    peaks: Mapping[int, float],
+    seconds: Callable[[LedgerEntry], float],
+) -> float | None:
+    """Operations that the devices could have done in the given seconds of each entry."""
+    return _sum_known(
+        seconds(entry) * entry.num_devices * peaks[entry.attempt]
+        if entry.attempt in peaks
+        else None
+        for entry in entries
+    )
 
 
 def _add_up(mappings: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -210,6 +210,7 @@ def validate(recipe: Recipe) -> list[str]:
             f"sampling.prompts_per_step = {sampling.prompts_per_step} prompts (the samples of a "
             "prompt stay together). Use at most one mini-batch per prompt."
         )
+    problems += _overlap_problems(recipe)
     best_by = recipe.checkpoint.best_by
     section = {"gold/mean": "gold"}.get(best_by, "evaluation" if "eval/" in best_by else "")
     if section and getattr(recipe, section) is None:
@@ -220,6 +221,26 @@ def validate(recipe: Recipe) -> list[str]:
     problems += _optimizer_problems("optimizer", recipe.optimizer, steps=steps)
     if needs_critic:
         problems += _optimizer_problems("critic.optimizer", recipe.critic.optimizer, steps=steps)
+    return problems
+
+
+def _overlap_problems(recipe: Recipe) -> list[str]:
+    if not recipe.training.overlap:
+        return []
+    problems = []
+    if recipe.sampling.max_draws > 1:
+        problems.append(
+            f"training.overlap: true with sampling.max_draws = {recipe.sampling.max_draws}: what "
+            "dynamic sampling draws next depends on scores that are not there yet. Set max_draws = "
+            "1, or overlap = false."
+        )
+    # An algorithm of the user's own may correct in its own way.
+    if getattr(recipe.algorithm, "importance_cap", None) == 0:
+        problems.append(
+            "training.overlap: true with algorithm.importance_cap = 0: answers are then drawn by "
+            "the policy of one step before, and nothing would correct for that. Set importance_cap "
+            "= 2, or overlap = false."
+        )
     return problems
 
 

@@ -15,7 +15,7 @@ from grlo.errors import ModelError
 from grlo.interfaces import Progress, Renderer, RolloutEngine, silent
 from grlo.seeding import derive_seed
 from grlo.templates import TEMPLATES
-from grlo.types import Message, Prompt, Rollout, SamplingParams
+from grlo.types import Completion, Message, Prompt, Rollout, SamplingParams
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -370,11 +370,30 @@ def sample(
     completions = engine.generate(
         encoded, replace(sampling, stop=stop), seeds=seeds, progress=progress
     )
+    return to_rollouts(prompts, encoded, completions, renderer=renderer)
+
+
+def to_rollouts(
+    prompts: Sequence[Prompt],
+    encoded: Sequence[tuple[int, ...]],
+    completions: Sequence[Completion],
+    *,
+    renderer: Renderer,
+) -> list[Rollout]:
+    """Completions with the prompts that they belong to, equally many of each, prompt-major.
+
+    Args:
+        prompts: What was answered.
+        encoded: Tokens of each prompt.
+        completions: What the engine drew.
+        renderer: Reads the tokens of completions.
+    """
+    num_samples = len(completions) // len(prompts)
     return [
         Rollout(
-            prompt=prompts[index // sampling.num_samples],
-            group=index // sampling.num_samples,
-            prompt_tokens=encoded[index // sampling.num_samples],
+            prompt=prompts[index // num_samples],
+            group=index // num_samples,
+            prompt_tokens=encoded[index // num_samples],
             completion=completion,
             text=renderer.decode(completion.tokens),
         )

@@ -193,6 +193,10 @@ class TrainingSettings:
     """`auto` is `cuda` when there is one, else `cpu`."""
     num_threads: int = 0
     """CPU threads of torch; 0 leaves torch's choice."""
+    overlap: bool = False
+    """While the learner updates, the engine draws the answers of the next step by the weights from
+    before the update: they are one step old when they are trained on, which
+    `algorithm.importance_cap` corrects. The engine then holds weights of its own."""
 
     def __post_init__(self) -> None:
         require(self.steps > 0, "steps must be positive")

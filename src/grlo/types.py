@@ -153,7 +153,8 @@ class LedgerEntry:
     phase: str
     """`load`, `generate`, `score`, `annotate`, `update`, `sync`, `checkpoint` or `evaluate`."""
     seconds: float
-    """Wall-clock seconds."""
+    """Wall-clock seconds, of a phase that ran beside others those in which it alone was waited
+    for: entries add up to the wall time."""
     num_devices: int
     device: str
     """`cpu` or the accelerator's name."""
@@ -176,7 +177,9 @@ class LedgerEntry:
     tokens_by: Mapping[str, int] = field(default_factory=dict)
     """Likewise, as `Work` counts them."""
     energy_joules: float | None = None
-    """What the devices took, by their own counter; None where they do not tell."""
+    """What the devices took in these seconds, by their own counter; None where they do not tell."""
+    overlapped_seconds: float = 0.0
+    """Further seconds of the phase, which passed while others ran and stand in their entries."""
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from transformers import (
 from grlo.engines import ENGINES
 from grlo.engines.hf import HFEngine, HFEngineSettings
 from grlo.errors import EngineError
+from grlo.inference import is_same_device
 from grlo.interfaces import BuildContext
 from grlo.registry import resolve
 from grlo.types import Completion, SamplingParams
@@ -306,6 +307,40 @@ def test_another_dtype_is_a_copy_that_takes_the_learners_weights() -> None:
         expected = full_logprobs(tiny(seed=1), some_prompts()[index // 4], c.tokens)
         chosen = expected.gather(1, torch.tensor(c.tokens)[:, None])[:, 0]
         assert (chosen - torch.tensor(c.logprobs)).abs().mean() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("settings", "context"),
+    [
+        (HFEngineSettings(), BuildContext(device="cpu", seed=0, snapshot=True)),
+        # Only the names differ here: a CPU has no second device.
+        (HFEngineSettings(device="cpu"), BuildContext(device="cuda", seed=0)),
+    ],
+)
+def test_a_snapshot_and_an_engine_elsewhere_hold_weights_of_their_own(
+    settings: HFEngineSettings, context: BuildContext
+) -> None:
+    learner = tiny()
+    engine = settings.build(learner, context=context)
+    before = engine.generate(some_prompts(), SAMPLING, seeds=range(9))
+    assert before == HFEngine(tiny()).generate(some_prompts(), SAMPLING, seeds=range(9))
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.mul_(2)
+    assert engine.generate(some_prompts(), SAMPLING, seeds=range(9)) == before
+    engine.load_weights(learner.state_dict().items())
+    expected = HFEngine(learner).generate(some_prompts(), SAMPLING, seeds=range(9))
+    assert engine.generate(some_prompts(), SAMPLING, seeds=range(9)) == expected != before
+
+
+def test_an_engine_on_the_learners_device_by_another_name_is_its_own_module() -> None:
+    assert is_same_device("cuda", "cuda:0")
+    assert not is_same_device("cuda:1", "cuda")
+    assert not is_same_device("cpu", "cuda")
+    learner = tiny()
+    settings = HFEngineSettings(device="cpu")
+    engine = settings.build(learner, context=BuildContext(device="cpu", seed=0))
+    assert engine._model is learner
 
 
 def test_active_adapters_take_part() -> None:

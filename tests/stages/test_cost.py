@@ -125,6 +125,25 @@ def test_utilization_is_that_of_the_measured_peaks(tmp_path, capsys, monkeypatch
     }
 
 
+def test_drawing_beside_the_update_counts_in_its_speed_and_not_in_the_time(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    entries = [
+        entry("update", step=1, hours=10),
+        replace(entry("generate", step=1, hours=1), overlapped_seconds=9 * HOUR),
+    ]
+    cost(write_run(tmp_path / "run", entries, peaks=[1.5e19 / (8 * 5 * HOUR)]))
+    out = capsys.readouterr().out
+    rows = rows_of(out)
+    assert rows["generate"][1] == "8.0000"
+    assert rows["generate"][4] == f"{123_456_789 / (10 * HOUR) / 1e3:.3g}K"
+    assert rows["generate"][-1] == "50.0"
+    assert rows["total"][1] == "88.0000"
+    assert rows["total"][-1] == f"{100 * 2 * 5 / 11:.1f}"
+    assert "9 h 00 min of drawing answers ahead" in " ".join(out.split())
+
+
 def test_money_is_device_hours_at_their_price_and_the_dollars_of_remote_services(
     tmp_path, capsys, monkeypatch
 ):

@@ -95,6 +95,23 @@ def test_every_draw_of_a_step_is_charged():
     assert budget.spent["prompts"] == 16
 
 
+def test_what_was_drawn_ahead_is_charged_to_the_step_that_trains_on_it() -> None:
+    def ahead(number: int) -> LedgerEntry:
+        return entry(number, "generate", tokens=400, seconds=1.0, overlapped_seconds=59.0)
+
+    budget = Budget(BudgetSettings(prompts=1000), prompts_per_step=8)
+    ledger = [*step(1), ahead(1), entry(2, "update", tokens=1000), ahead(2)]
+    budget.charge(1, ledger[:3])
+    assert (budget.spent["prompts"], budget.spent["generated_tokens"]) == (8, 400)
+    budget.charge(2, ledger[3:])
+    assert (budget.spent["prompts"], budget.spent["generated_tokens"]) == (16, 800)
+    # Opened again it knows the same, and goes on the same.
+    again = Budget(BudgetSettings(prompts=1000), prompts_per_step=8, ledger=ledger, step=2)
+    assert again.spent == budget.spent
+    again.charge(3, [entry(3, "update", tokens=1000)])
+    assert (again.spent["prompts"], again.spent["generated_tokens"]) == (24, 1200)
+
+
 def test_the_expected_number_of_steps_follows_from_what_they_cost() -> None:
     budget = Budget(BudgetSettings(trained_tokens=1000.0, flops=1e9), prompts_per_step=4)
     assert budget.expected_steps(0, most=50) == 50

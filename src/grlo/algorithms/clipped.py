@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from grlo.algorithms.advantages import last_token_rewards
-from grlo.algorithms.losses import clipped_policy_loss, importance_ratio, kl_estimate
+from grlo.algorithms.losses import (
+    clipped_policy_loss,
+    importance_ratio,
+    kl_estimate,
+    truncated_importance_weight,
+)
 from grlo.batch import AnnotatedBatch, TokenLoss, TrainBatch
 from grlo.settings import require
 
@@ -37,12 +42,21 @@ class ClippedPolicy:
     kl_in: Literal["loss", "reward"] = "loss"
     reduction: Reduction = "token_mean"
     """How token losses become one number; counted over the whole mini-batch."""
+    importance_cap: float = 0.0
+    """C of truncated importance sampling (Yao et al. 2025): the surrogate of a token, not its
+    entropy or KL term, is weighted by min(pi_old / pi_engine, C), where the engine that drew it has
+    other log-probabilities than the learner before the update. 0 weights nothing; usual is 2."""
 
     def __post_init__(self) -> None:
         require(0 < self.clip_low <= 1, "clip_low must lie in (0, 1]; 1 sets no lower bound")
         require(self.clip_high > 0, "clip_high must be positive")
         require(self.dual_clip == 0 or self.dual_clip > 1, "dual_clip must be 0 (none) or exceed 1")
         require(self.kl_coefficient >= 0, "kl_coefficient must not be negative")
+        # Below 1 it would scale down tokens on which engine and learner agree.
+        require(
+            self.importance_cap == 0 or self.importance_cap >= 1,
+            "importance_cap must be 0 (no weights) or at least 1",
+        )
 
     @property
     def needs_reference(self) -> bool:
@@ -99,7 +113,10 @@ class ClippedPolicy:
         # With one update per step the old policy is the present one, and the ratio is exactly 1.
         old_BT = logprobs_BT.detach() if batch.old_logprobs_BT is None else batch.old_logprobs_BT
         loss_BT, is_clipped_BT = self.surrogate(logprobs_BT, old_BT, batch)
-        metrics_BT = {
+        importance_BT = self.importance_weights(old_BT, batch)
+        if importance_BT:
+            loss_BT = importance_BT["importance/weight"] * loss_BT
+        metrics_BT = importance_BT | {
             "policy/loss": loss_BT.detach(),
             "policy/entropy": entropy_BT.detach(),
             "policy/clip_fraction": is_clipped_BT.float(),
@@ -115,6 +132,21 @@ class ClippedPolicy:
             if self.kl_in == "loss":
                 loss_BT = loss_BT + self.kl_coefficient * kl_BT
         return TokenLoss(loss_BT=loss_BT, metrics_BT=metrics_BT)
+
+    def importance_weights(self, old_logprobs_BT: Tensor, batch: TrainBatch) -> dict[str, Tensor]:
+        """Truncated importance weight of every token, zero outside the mask, with what is reported
+        of it; empty without `importance_cap`."""
+        if self.importance_cap == 0:
+            return {}
+        weight_BT, is_capped_BT = truncated_importance_weight(
+            old_logprobs_BT, batch.engine_logprobs_BT, cap=self.importance_cap
+        )
+        weight_BT = torch.where(batch.mask_BT, weight_BT, 0.0)
+        return {
+            "importance/weight": weight_BT,
+            "importance/weight_squared": weight_BT**2,
+            "importance/capped": is_capped_BT.float(),
+        }
 
     def surrogate(
         self, logprobs_BT: Tensor, old_logprobs_BT: Tensor, batch: TrainBatch

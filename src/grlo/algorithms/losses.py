@@ -19,6 +19,31 @@ def importance_ratio(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
     return (logprobs - old_logprobs).clamp(-_LOG_RATIO_LIMIT, _LOG_RATIO_LIMIT).exp()
 
 
+def truncated_importance_weight(
+    old_logprobs: Tensor, engine_logprobs: Tensor, *, cap: float
+) -> tuple[Tensor, Tensor]:
+    """Weight of a token that another policy has drawn (truncated importance sampling).
+
+        w = min(pi_old / pi_engine, C)
+
+    Rollouts follow the engine's distribution, which is not quite the learner's before the update:
+    other kernels, another type, older weights. The weight makes the expectation one over pi_old
+    again, up to the bias of the truncation, which bounds the variance (Yao et al. 2025, "Your
+    efficient RL framework secretly brings you off-policy RL training", with C = 2; the truncation
+    is Ionides 2008's). The log-ratio is clamped to +-20.
+
+    Args:
+        old_logprobs: The learner's, before the update.
+        engine_logprobs: Of the distribution that was drawn from.
+        cap: C.
+
+    Returns:
+        w without gradient, and where the ratio exceeds C (bool).
+    """
+    ratio = importance_ratio(old_logprobs, engine_logprobs).detach()
+    return ratio.clamp(max=cap), ratio > cap
+
+
 def sequence_ratio(logprobs_BT: Tensor, old_logprobs_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Geometric mean of the token ratios of a response (GSPO, arXiv 2507.18071, eq. 7).
 

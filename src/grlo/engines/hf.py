@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from transformers import AttentionInterface, Cache
 from grlo.batch import pack_by_tokens
 from grlo.engines.sampling import draw, stream_keys, uniforms
 from grlo.errors import EngineError
-from grlo.inference import evaluating
+from grlo.inference import evaluating, is_same_device
 from grlo.interfaces import BuildContext, OnCompletion, Progress, ignore, silent
 from grlo.settings import Dtype, require
 from grlo.types import Completion, SamplingParams
@@ -50,10 +51,17 @@ class HFEngineSettings:
     """Prompt tokens (padding included) in one forward pass."""
     dtype: Dtype | None = None
     """Type that the engine computes in; None is the learner's. Another type means a copy."""
+    device: str | None = None
+    """Where the engine draws, such as `cuda:1`; None is where the learner is. Another device means
+    a copy, and is a further device of the run."""
 
     def __post_init__(self) -> None:
         require(self.max_rows >= 0, "max_rows must not be negative")
         require(self.prefill_tokens > 0, "prefill_tokens must be positive")
+        require(
+            self.device is None or re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is not None,
+            "device must be 'cpu', 'cuda' or, for instance, 'cuda:1'",
+        )
 
     def build(
         self, model: PreTrainedModel, *, context: BuildContext, live: bool = True
@@ -62,19 +70,22 @@ class HFEngineSettings:
 
         Args:
             model: A causal language model, with or without active peft adapters.
-            context: Where it runs.
+            context: Where it runs, and whether its weights may be the learner's own.
             live: The module is the learner's own, so that its weights are always current.
         """
-        dtype = None if self.dtype is None else getattr(torch, self.dtype)
-        if dtype is not None and dtype != model.dtype:
+        dtype = model.dtype if self.dtype is None else getattr(torch, self.dtype)
+        device = self.device or context.device
+        moves = live and not is_same_device(device, context.device)
+        if dtype != model.dtype or moves or context.snapshot:
             model, live = _merged_copy(model, dtype), False
-        torch.nn.Module.to(model, context.device)
+        torch.nn.Module.to(model, device)
         return HFEngine(
             model,
             live=live,
             max_rows=self.max_rows,
             prefill_tokens=self.prefill_tokens,
             decode=context.decode,
+            own_stream=context.snapshot,
         )
 
 
@@ -88,6 +99,8 @@ class HFEngine:
         max_rows: Completions decoded together; 0 chooses from the memory that is free.
         prefill_tokens: Prompt tokens in one forward pass, padding included.
         decode: Text of tokens; needed for `SamplingParams.stop_texts` only.
+        own_stream: On a GPU, queue work on a stream of its own, so that a learner on the same
+            device need not wait for answers that are drawn meanwhile.
 
     Raises:
         EngineError: The model has layers that a key/value cache alone cannot continue.
@@ -101,12 +114,15 @@ class HFEngine:
         max_rows: int = 0,
         prefill_tokens: int = 8192,
         decode: Decode | None = None,
+        own_stream: bool = False,
     ) -> None:
         self._model = _without_peft(model)
         self._decode = decode
         self._live = live
         self._max_rows = max_rows
         self._prefill_tokens = prefill_tokens
+        device = self._model.device
+        self._stream = torch.cuda.Stream(device) if own_stream and device.type == "cuda" else None
         _check_architecture(self._model)
 
     def generate(
@@ -142,7 +158,7 @@ class HFEngine:
         _check_window(self._model, longest)
         num_completions = len(prompts) * sampling.num_samples
         max_rows = self._max_rows or _rows_that_fit(self._model, num_columns=longest)
-        with evaluating(self._model):
+        with evaluating(self._model), _on(self._stream):
             decoding = _Decoding(
                 self._model,
                 prompts,
@@ -594,6 +610,18 @@ def _decode_attention(
 
 
 AttentionInterface.register(_DECODE_ATTENTION, _decode_attention)
+
+
+@contextmanager
+def _on(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """Work on a stream of its own, behind what was queued before and finished at the end."""
+    if stream is None:
+        yield
+        return
+    stream.wait_stream(torch.cuda.current_stream(stream.device))  # It may still load weights.
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -548,6 +549,8 @@ def _show_costs(
     print(f"{'peak':{width}}  {_size(peak_bytes(items)):>9}")
     if not num_rows:
         print("The engine decodes as many rows at a time as fit into the memory that is free.")
+        if recipe.training.overlap:
+            print("With overlap the update needs memory at the same time: set engine.max_rows.")
 
 
 def _check_software(recipe: Recipe, findings: _Findings) -> None:
@@ -570,19 +573,20 @@ def _check_software(recipe: Recipe, findings: _Findings) -> None:
     if check_training is not None:
         with findings.collect():
             check_training()
-    _check_device(recipe.training.device, findings)
+    _check_device(recipe.training.device, findings, key="training.device")
+    if isinstance(own := getattr(recipe.engine, "device", None), str):
+        _check_device(own, findings, key="engine.device")
 
 
-def _check_device(device: str, findings: _Findings) -> None:
+def _check_device(device: str, findings: _Findings, *, key: str) -> None:
     import torch
 
-    kind = device.partition(":")[0]
-    if kind not in ("auto", "cpu", "cuda"):
-        findings.problems.append(
-            f"training.device: found {device!r}, expected auto, cpu, cuda or cuda:N."
-        )
-    elif kind == "cuda" and not torch.cuda.is_available():
-        findings.absent(f"training.device: {device!r} is not on this machine")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        findings.problems.append(f"{key}: found {device!r}, expected auto, cpu, cuda or cuda:N.")
+        return
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        findings.absent(f"{key}: {device!r} is not on this machine")
 
 
 def _check_disk(
@@ -672,7 +676,8 @@ def _try_step(
                     assert gold is not None
                     example = (held_out or prompts)[0]
                     _probe_reward(gold.reward, example, findings, key="gold.reward")
-                (result,) = trainer.steps(start=1, stop=1)
+                # Not as the last step of a run: with overlap that one draws nothing ahead.
+                result = next(trainer.steps(start=1, stop=2))
             finally:
                 trainer.engine.close()
         except torch.OutOfMemoryError as error:

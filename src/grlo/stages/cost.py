@@ -65,6 +65,11 @@ def cost(run_dir: Path, *, price: float | None = None) -> None:
         "checkpointing computes again. MFU: what completed phases took of what the devices could "
         "have done in that time, by the peak measured when the run began."
     )
+    if ahead := sum(total.overlapped_seconds for total in totals):
+        console.print(
+            f"{duration(ahead)} of drawing answers ahead passed beside other phases and stand in "
+            "their time; tok/s and MFU of generate count them."
+        )
     further = {"GiB": _memory} | known_columns(totals, prices)
     further.pop(MFU, None)
     rows = [
@@ -169,14 +174,15 @@ def _stage_row(total: PhaseTotal) -> list[str]:
 
 def _row(total: PhaseTotal) -> list[str]:
     is_one_phase = total.phase not in ("total", *_FRUITLESS)
-    has_speed = is_one_phase and total.tokens and total.seconds
+    took = total.seconds + total.overlapped_seconds
+    has_speed = is_one_phase and total.tokens and took
     return [
         total.phase,
         duration(total.seconds),
         f"{total.device_hours:.4f}",
         percent(total.share),
         _short(total.tokens) if total.tokens else "-",
-        _short(total.tokens / total.seconds) if has_speed else "-",
+        _short(total.tokens / took) if has_speed else "-",
         f"{total.flops:.2e}" if total.flops else "-",
         percent(total.utilization),
     ]

@@ -18,6 +18,7 @@ from grlo.errors import DataError, GrloError, RecipeError
 from grlo.estimates import shape_from_config
 from grlo.evaluation.gold import GoldSignal
 from grlo.evaluation.periodic import PeriodicEvaluation, metric_names
+from grlo.inference import is_same_device
 from grlo.interfaces import Algorithm, Benchmark, BuildContext, RolloutEngine
 from grlo.ledger import Ledger
 from grlo.prompts.sampler import PromptSampler
@@ -225,7 +226,14 @@ def build_trainer(
     Time from the moment `started` (`time.perf_counter`) on is accounted for in the ledger, as
     loading until the models are there.
     """
-    ledger = Ledger(device=device, num_devices=1, attempt=attempt, since=started)
+    devices = _devices(recipe, device)
+    ledger = Ledger(
+        device=device,
+        num_devices=len(devices),
+        attempt=attempt,
+        since=started,
+        energy_of=devices,
+    )
     context = BuildContext(device=device, seed=recipe.seed, decode=renderer.decode)
     with ledger.phase("load", step=0, since=started):
         learner = Learner(recipe, device=device, checkpoint=resume_from)
@@ -258,6 +266,7 @@ def build_trainer(
             num_samples=recipe.sampling.samples_per_prompt,
         ),
         max_draws=recipe.sampling.max_draws,
+        overlap=recipe.training.overlap,
         ledger=ledger,
         count_flops=_flop_counter(recipe, learner, reward=recipe.reward),
         seed=recipe.seed,
@@ -352,14 +361,22 @@ def build_evaluation(
     )
 
 
+def _devices(recipe: Recipe, device: str) -> list[str]:
+    """What the run occupies: the learner's device, and a GPU that the engine has to itself."""
+    own: str = getattr(recipe.engine, "device", None) or device
+    return [device] if own == "cpu" or is_same_device(own, device) else [device, own]
+
+
 def _build_engine(
     recipe: Recipe, learner: Learner, renderer: ChatRenderer, context: BuildContext
 ) -> RolloutEngine:
-    """The engine on the learner's own module where it can and their types agree, else on a copy."""
+    """The engine on the learner's own module where type and device agree and it never draws while
+    that is updated; else on a copy."""
     context = replace(
         context,
         save_tokenizer=renderer.save_tokenizer,
         reserved_bytes=learner.pending_bytes,
+        snapshot=recipe.training.overlap,
     )
     settings = replace(cast(Any, recipe.engine), dtype=_engine_dtype(recipe))
     return settings.build(learner.policy, context=context, live=True)

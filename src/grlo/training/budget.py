@@ -41,6 +41,7 @@ class Budget:
         """By field of `BudgetSettings`."""
         self.reason = ""
         """Why the run is to end; empty while it is not."""
+        self._drawn_ahead: list[LedgerEntry] = []
         last_attempt = {entry.step: entry.attempt for entry in ledger}
         steps: dict[int, list[LedgerEntry]] = {}
         for entry in ledger:
@@ -49,9 +50,15 @@ class Budget:
         for number, entries in sorted(steps.items()):
             self.charge(number, entries)
 
-    def charge(self, step: int, costs: Iterable[LedgerEntry]) -> None:
-        """Adds the costs of a step, and decides whether it is the last one."""
-        found = self._charges(costs)
+    def charge(self, step: int, costs: Sequence[LedgerEntry]) -> None:
+        """Adds the costs of a step, and decides whether it is the last one.
+
+        What was drawn beside the update is charged to the next step, which trains on it.
+        """
+        ahead = [entry for entry in costs if entry.overlapped_seconds > 0]
+        own = [entry for entry in costs if entry.overlapped_seconds == 0]
+        found = self._charges([*self._drawn_ahead, *own])
+        self._drawn_ahead = ahead
         for name, cost in found.items():
             self.spent[name] += cost
         for name, limit in self._limits.items():

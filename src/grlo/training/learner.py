@@ -30,6 +30,7 @@ from grlo.errors import NonFiniteError
 from grlo.interfaces import ActorCritic, Algorithm, Progress, silent
 from grlo.seeding import derive_seed
 from grlo.settings import OptimizerSettings, Recipe
+from grlo.training.metrics import with_effective_sample_size
 from grlo.training.models import (
     DTYPES,
     EntropyMode,
@@ -220,7 +221,7 @@ class Learner:
                 minibatch = take_rows(batch, rows)
                 for names in passes:
                     self._update(names, minibatch, averages, metrics)
-        return metrics | averages.means()
+        return metrics | with_effective_sample_size(averages.means())
 
     def _passes(self, step: int) -> list[tuple[str, ...]]:
         """The models that each pass over a mini-batch trains."""

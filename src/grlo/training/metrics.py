@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from grlo.types import LedgerEntry, Rollout, Score
@@ -18,6 +18,9 @@ def step_metrics(
     costs: Sequence[LedgerEntry],
 ) -> dict[str, float]:
     """`reward/`, `response/`, `group/`, `time/` and `tokens/` metrics.
+
+    `time/step` is the sum of the other times but `time/overlapped`, in which the answers of the
+    next step were drawn beside other phases.
 
     Args:
         rollouts: All rollouts of the step.
@@ -47,13 +50,34 @@ def step_metrics(
         metrics[f"time/{cost.phase}"] = metrics.get(f"time/{cost.phase}", 0.0) + cost.seconds
     seconds = sum(cost.seconds for cost in costs)
     generated = sum(lengths)
+    drawing = [cost for cost in costs if cost.phase == "generate"]
+    overlapped = sum(cost.overlapped_seconds for cost in drawing)
+    if overlapped:
+        metrics["time/overlapped"] = overlapped
+    if drawing:  # With overlap the last step draws nothing.
+        took = metrics["time/generate"] + overlapped
+        drawn = sum(cost.tokens for cost in drawing)
+        metrics["tokens_per_second/generate"] = drawn / max(took, 1e-9)
     metrics |= {
         "time/step": seconds,
         "tokens/generated": float(generated),
-        "tokens_per_second/generate": generated / max(metrics.get("time/generate", 0.0), 1e-9),
         "tokens_per_second/total": generated / max(seconds, 1e-9),
     }
     return metrics
+
+
+def with_effective_sample_size(means: Mapping[str, float]) -> dict[str, float]:
+    """Means over tokens, with the effective sample size in place of the mean squared weight.
+
+    Of n importance weights w it is (sum w)^2 / (n sum w^2) (Kish 1965), a share of the n tokens: 1
+    where all weights are equal, 1/n where one token has them all.
+    """
+    found = dict(means)
+    squared = found.pop("importance/weight_squared", None)
+    if squared is not None:
+        share = found["importance/weight"] ** 2 / squared
+        found["importance/effective_sample_size"] = min(share, 1.0)  # Not above by rounding.
+    return found
 
 
 def informative_groups(rollouts: Sequence[Rollout], scores: Sequence[Score]) -> list[int]:

@@ -3,42 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from grlo.batch import collate
 from grlo.errors import RewardError
-from grlo.interfaces import Algorithm, Progress, Renderer, Reward, RolloutEngine, silent
+from grlo.interfaces import (
+    Algorithm,
+    FlopCounter,
+    Progress,
+    PromptSource,
+    Renderer,
+    Reward,
+    RolloutEngine,
+    silent,
+)
 from grlo.ledger import Ledger, PhaseCost
 from grlo.moments import RunningMoments
 from grlo.rollout import sample
+from grlo.training.ahead import beside, restored
 from grlo.training.draws import Draws
 from grlo.training.learner import Learner
 from grlo.training.metrics import step_metrics
 from grlo.training.watch import watch_metrics
-from grlo.types import Prompt, Rollout, SamplingParams, Score, StepResult, Work
+from grlo.types import Rollout, SamplingParams, Score, StepResult
 
 MAX_IDLE_STEPS = 3
 """Steps on end without a group to train on after which a run fails."""
-
-
-class PromptSource(Protocol):
-    """Says which prompts belong to a step."""
-
-    def batch(self, step: int) -> list[Prompt]: ...
-
-
-class FlopCounter(Protocol):
-    """Estimates the work of a phase by component from the tokens that went through it."""
-
-    def __call__(
-        self, phase: str, rollouts: Sequence[Rollout], *, step: int
-    ) -> Mapping[str, Work]: ...
-
-
-def _silent_for(phase: str) -> Progress:
-    return silent
 
 
 @dataclass
@@ -64,8 +56,13 @@ class Trainer:
     """Latest steps in which dynamic sampling found nothing to train on."""
     scores: RunningMoments = field(default_factory=RunningMoments)
     """Of all scores that were trained on; their spread is the unit of clips."""
-    progress_of: Callable[[str], Progress] = _silent_for
+    progress_of: Callable[[str], Progress] = lambda phase: silent
     """Progress to report to, by phase."""
+    overlap: bool = False
+    """The engine draws the next step's answers while the learner updates, by its weights from
+    before: one step old. It must hold weights of its own. Not with dynamic sampling."""
+    ahead: list[Rollout] = field(default_factory=list)
+    """Those answers."""
 
     def steps(self, *, start: int, stop: int) -> Iterator[StepResult]:
         """Runs steps `start` to `stop`, both included, and yields after each.
@@ -77,7 +74,8 @@ class Trainer:
         """
         for step in range(start, stop + 1):
             draws = self._draw(step)
-            losses = self._learn(step, *draws.kept()) if draws.groups else {}
+            is_last = step == stop
+            losses = self._learn(step, *draws.kept(), is_last=is_last) if draws.groups else {}
             costs = self.ledger.drain()
             rollouts, scores = tuple(draws.rollouts), tuple(draws.scores)
             yield StepResult(
@@ -98,6 +96,7 @@ class Trainer:
             "reward": self.reward.state_dict(),
             "num_draws": self.num_draws,
             "num_idle_steps": self.num_idle_steps,
+            "ahead": [asdict(rollout.completion) for rollout in self.ahead],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -106,6 +105,9 @@ class Trainer:
         self.num_draws = state["num_draws"]
         self.num_idle_steps = state.get("num_idle_steps", 0)
         self.reward.load_state_dict(state["reward"])
+        # The weights that drew them are gone, so what they drew was kept.
+        prompts = self.prompts.batch(self.num_draws + 1)
+        self.ahead = restored(state.get("ahead", []), prompts, renderer=self.renderer)
 
     def _draw(self, step: int) -> Draws:
         """Draws stretches of prompts until there are enough groups to train on."""
@@ -129,37 +131,57 @@ class Trainer:
         return draws
 
     def _learn(
-        self, step: int, rollouts: Sequence[Rollout], scores: Sequence[Score]
+        self, step: int, rollouts: Sequence[Rollout], scores: Sequence[Score], *, is_last: bool
     ) -> dict[str, float]:
         """One step of the algorithm on scored rollouts."""
         batch = collate(rollouts, scores, pad_id=self.renderer.pad_id)
         rollouts = [r for r, s in zip(rollouts, scores, strict=True) if s.value is not None]
         self.scores.update(batch.scores_B.tolist())
-        with self._phase("annotate", step, rollouts):
-            batch = self.learner.annotate(batch, step=step, score_std=self.scores.std)
-        batch = self.algorithm.assign_credit(batch)
-        # Rows without a gradient are neither read nor counted.
-        read = [rollouts[row] for row in self.learner.rows_to_read(batch).tolist()]
-        with self._phase("update", step, read):
-            losses = self.learner.update(batch, step=step, progress=self.progress_of("update"))
+        with self._drawing_ahead(step) if self.overlap and not is_last else nullcontext():
+            with self._phase("annotate", step, rollouts):
+                batch = self.learner.annotate(batch, step=step, score_std=self.scores.std)
+            batch = self.algorithm.assign_credit(batch)
+            # Rows without a gradient are neither read nor counted.
+            read = [rollouts[row] for row in self.learner.rows_to_read(batch).tolist()]
+            with self._phase("update", step, read):
+                losses = self.learner.update(batch, step=step, progress=self.progress_of("update"))
         with self._phase("sync", step, []):
             self.engine.load_weights(self.learner.policy_weights())
         return losses
 
     def _generate(self, step: int, *, first_group: int) -> list[Rollout]:
-        with self.ledger.phase("generate", step=step) as cost:
-            rollouts = sample(
-                self.engine,
-                self.renderer,
-                self.prompts.batch(self.num_draws),
-                self.sampling,
-                seed=self.seed,
-                step=self.num_draws,
-                progress=self.progress_of("generate"),
-            )
-            cost.tokens = sum(len(rollout.completion.tokens) for rollout in rollouts)
-            cost.add(self.count_flops("generate", rollouts, step=step))
+        rollouts, self.ahead = self.ahead, []
+        if not rollouts:
+            with self.ledger.phase("generate", step=step) as cost:
+                rollouts = self._sample(self.num_draws, self.progress_of("generate"))
+                self._count_drawn(cost, rollouts, step)
         return [replace(rollout, group=rollout.group + first_group) for rollout in rollouts]
+
+    @contextmanager
+    def _drawing_ahead(self, step: int) -> Iterator[None]:
+        """The engine draws the next step's answers in a second thread while the body runs."""
+        with beside(lambda progress: self._sample(self.num_draws + 1, progress)) as drawing:
+            yield
+            with self.ledger.phase("generate", step=step) as cost:
+                self.ahead = drawing.result(progress=self.progress_of("generate"))
+                cost.overlapped_seconds = drawing.overlapped_seconds
+                self._count_drawn(cost, self.ahead, step)
+
+    def _sample(self, draw: int, progress: Progress) -> list[Rollout]:
+        """Answers to a stretch of prompts."""
+        return sample(
+            self.engine,
+            self.renderer,
+            self.prompts.batch(draw),
+            self.sampling,
+            seed=self.seed,
+            step=draw,
+            progress=progress,
+        )
+
+    def _count_drawn(self, cost: PhaseCost, rollouts: Sequence[Rollout], step: int) -> None:
+        cost.tokens = sum(len(rollout.completion.tokens) for rollout in rollouts)
+        cost.add(self.count_flops("generate", rollouts, step=step))
 
     def _score(self, rollouts: Sequence[Rollout], step: int) -> list[Score]:
         with self._phase("score", step, rollouts) as cost:
