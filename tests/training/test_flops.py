@@ -312,7 +312,7 @@ def test_rows_that_are_not_read_take_nothing(models):
     trainer = make_trainer(models, GRPO())
     rollouts = make_rollouts(trainer.renderer)
     scores = [Score(float(index) if index < 4 else 0.0) for index in range(len(rollouts))]
-    trainer._learn(1, rollouts, scores)
+    trainer._learn(1, rollouts, scores, is_last=True)
     (entry,) = [entry for entry in trainer.ledger.drain() if entry.phase == "update"]
     assert entry.flops_by == flops_of(trainer, "update", rollouts[:4])
     assert entry.tokens == 4 * length_of(rollouts)

@@ -128,6 +128,9 @@ class CountingLearner:
     def annotate(self, batch: Any, *, step: int, score_std: float) -> Any:
         return batch
 
+    def rows_to_read(self, batch: Any) -> torch.Tensor:
+        return torch.arange(len(batch.tokens_BT))
+
     def update(self, batch: Any, *, step: int, progress: Progress) -> dict[str, float]:
         if self.engine.beside_update is not None:
             self.engine.beside_update.wait(30)
