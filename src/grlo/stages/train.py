@@ -261,7 +261,9 @@ def build_trainer(
         seed=recipe.seed,
     )
     if resume_from is not None:
-        trainer.load_state_dict(cast(Any, checkpoint.read_state(resume_from)["trainer"]))
+        state = cast(Any, checkpoint.read_state(resume_from))
+        trainer.load_state_dict(state["trainer"])
+        learner.micro_batches.limit(state.get("micro_batch_tokens"))
     return trainer
 
 
@@ -512,6 +514,7 @@ class _Saver:
                     "best": self.best,
                     "gold": None if self.gold is None else self.gold.state_dict(),
                     "trainer": self.trainer.state_dict(),
+                    "micro_batch_tokens": self.trainer.learner.micro_batches.max_tokens,
                 },
             )
         keep: set[str] = set()

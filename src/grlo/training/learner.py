@@ -19,7 +19,6 @@ from grlo.batch import (
     TokenLoss,
     TrainBatch,
     loss_weights,
-    pack_groups,
     split_minibatches,
     take_rows,
     to_device,
@@ -28,6 +27,7 @@ from grlo.errors import NonFiniteError
 from grlo.interfaces import ActorCritic, Algorithm, Progress, silent
 from grlo.seeding import derive_seed
 from grlo.settings import OptimizerSettings, Recipe
+from grlo.training.memory import MicroBatches, explained
 from grlo.training.models import (
     DTYPES,
     load_critic,
@@ -62,6 +62,7 @@ class Learner:
         self.num_steps: float = recipe.training.steps
         """Steps of the run, for the schedule of the learning rate; a budget may end it before."""
         self.device = device
+        self.micro_batches = MicroBatches(recipe.training.micro_batch_tokens)
         self._temperature = recipe.sampling.temperature
         self._horizon = recipe.sampling.max_tokens
         self._compute_dtype = DTYPES[recipe.policy.compute_dtype]
@@ -167,6 +168,7 @@ class Learner:
                 minibatch = take_rows(batch, rows)
                 for name in names:
                     self._update(name, minibatch, averages, metrics)
+        metrics["update/micro_batch_tokens"] = self.micro_batches.max_tokens
         return metrics | averages.means()
 
     def _update(
@@ -177,8 +179,14 @@ class Learner:
         reduction = self.algorithm.reduction if name == "policy" else "token_mean"
         weights_BT = loss_weights(minibatch.mask_BT, reduction=reduction, horizon=self._horizon)
         model.train()
-        optimizer.zero_grad(set_to_none=True)
-        for rows, micro in self._micro_batches(minibatch):
+        averages.mark()
+
+        def start() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            averages.rewind()
+
+        def accumulate(rows: Tensor) -> None:
+            micro = self._micro_batch(minibatch, rows)
             weights = weights_BT[rows, : micro.tokens_BT.shape[1]].to(self.device)
             if name == "policy":
                 token_loss = self._policy_loss(model, micro, metrics)
@@ -189,11 +197,14 @@ class Learner:
                 raise NonFiniteError(_non_finite(f"{name} loss is {loss.item()}"))
             loss.backward()
             averages.add(token_loss.metrics_BT, micro.mask_BT)
+
+        self.micro_batches.run(minibatch, accumulate, start=start)
         limit = self._optimizer_settings[name].max_grad_norm or math.inf
         norm = float(nn.utils.clip_grad_norm_(model.parameters(), limit))
         if not math.isfinite(norm):
             raise NonFiniteError(_non_finite(f"{name} gradient norm is {norm}"))
-        optimizer.step()
+        with explained(f"the step of the {name}'s optimizer"):
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         metrics[f"{name}/grad_norm"] = max(norm, metrics.get(f"{name}/grad_norm", 0.0))
 
@@ -229,27 +240,33 @@ class Learner:
             return True
         return step > cast(ActorCritic, self.algorithm).critic_warmup_steps
 
-    def _micro_batches(self, batch: Batch) -> Iterator[tuple[Tensor, TrainBatch]]:
-        for rows in pack_groups(batch, max_tokens=self.settings.micro_batch_tokens):
-            yield rows, to_device(take_rows(cast(TrainBatch, batch), rows), self.device)
+    def _micro_batch(self, batch: Batch, rows: Tensor) -> TrainBatch:
+        return to_device(take_rows(cast(TrainBatch, batch), rows), self.device)
 
     def _logprobs(self, model: nn.Module, batch: Batch) -> Tensor:
         logprobs_BT = torch.zeros_like(batch.engine_logprobs_BT)
-        for rows, micro in self._micro_batches(batch):
+
+        def annotate(rows: Tensor) -> None:
             values, _ = token_logprobs(
                 model,
-                micro,
+                self._micro_batch(batch, rows),
                 temperature=self._temperature,
                 compute_dtype=self._compute_dtype,
             )
             logprobs_BT[rows, : values.shape[1]] = values.cpu()
+
+        self.micro_batches.run(batch, annotate)
         return logprobs_BT
 
     def _values(self, model: nn.Module, batch: Batch) -> Tensor:
         values_BT = torch.zeros_like(batch.engine_logprobs_BT)
-        for rows, micro in self._micro_batches(batch):
+
+        def annotate(rows: Tensor) -> None:
+            micro = self._micro_batch(batch, rows)
             values = token_values(model, micro, compute_dtype=self._compute_dtype)
             values_BT[rows, : values.shape[1]] = values.cpu()
+
+        self.micro_batches.run(batch, annotate)
         return values_BT
 
 
@@ -294,6 +311,16 @@ class _TokenAverages:
         self._rows = self._tokens = 0
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
+        self.mark()
+
+    def mark(self) -> None:
+        """Remembers what has been added up to here."""
+        self._marked = (self._rows, self._tokens, dict(self._sums), dict(self._counts))
+
+    def rewind(self) -> None:
+        """Forgets what has been added since `mark`."""
+        self._rows, self._tokens, sums, counts = self._marked
+        self._sums, self._counts = defaultdict(float, sums), defaultdict(int, counts)
 
     def add(self, metrics_BT: Mapping[str, Tensor], mask_BT: Tensor) -> None:
         count = int(mask_BT.sum())
