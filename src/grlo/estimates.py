@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from grlo.errors import ModelError
-from grlo.settings import LoraSettings, ModelSettings, Recipe
+from grlo.settings import Dtype, LoraSettings, ModelSettings, Recipe
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 LOGIT_CHUNK_ELEMENTS = 2**26
 """Logits that the learner holds at a time; see `grlo.training.models`."""
+
+SCORED_TOKENS = {"cpu": 4096, "cuda": 32768}
+"""Tokens that a reward model reads at a time; see `grlo.rewards.reward_model`."""
 
 # Names of modules that adapters may attach to, as (inputs, outputs) of a shape.
 _LINEAR_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -66,7 +69,7 @@ class ModelShape:
     @property
     def num_parameters(self) -> int:
         """All distinct parameters."""
-        attention, mlp = self._layer_matrices()
+        attention, mlp = self.attention_parameters, self.mlp_parameters
         queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         biases = self.qkv_bias * (queries + 2 * keys) + self.output_bias * self.hidden_size
         biases += self.mlp_bias * (2 * self.intermediate_size + self.hidden_size)
@@ -81,12 +84,18 @@ class ModelShape:
     @property
     def active_parameters(self) -> int:
         """Weights that multiply each token, without embeddings, output head, norms and biases."""
-        attention, mlp = self._layer_matrices()
+        attention, mlp = self.attention_parameters, self.mlp_parameters
         return self.num_layers * (attention + mlp * self.experts_per_token)
 
-    def _layer_matrices(self) -> tuple[int, int]:
-        sizes = [inputs * outputs for inputs, outputs in self.linear_shapes.values()]
-        return sum(sizes[:4]), sum(sizes[4:])
+    @property
+    def attention_parameters(self) -> int:
+        """Weights of a layer's linear maps for attention."""
+        return sum(i * o for i, o in list(self.linear_shapes.values())[:4])
+
+    @property
+    def mlp_parameters(self) -> int:
+        """Weights of a layer's MLP, or of one of its experts."""
+        return sum(i * o for i, o in list(self.linear_shapes.values())[4:])
 
     @property
     def cache_elements_per_token(self) -> int:
@@ -191,26 +200,40 @@ def forward_flops(
 
 # Memory -------------------------------------------------------------------------------------------
 
-Phase = Literal["always", "generate", "score", "update"]
+Phase = Literal[
+    "generate",
+    "score",
+    "annotate",
+    "critic's update",
+    "critic's step",
+    "policy's update",
+    "policy's step",
+]
+"""Parts of a training step; an `update` is forward and backward passes, a `step` its optimizer's."""
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 @dataclass(frozen=True)
 class MemoryItem:
-    """Memory of one component."""
+    """Memory of one component on the device."""
 
     component: str
-    phase: Phase
-    """`always` is held throughout; the others only in their phase of a step."""
+    phases: tuple[Phase, ...]
+    """In which it is held."""
     num_bytes: int
 
 
-def peak_bytes(items: tuple[MemoryItem, ...]) -> int:
-    """What is always held, and the hungriest phase on top."""
-    totals: dict[Phase, int] = {"always": 0, "generate": 0, "score": 0, "update": 0}
-    for item in items:
-        totals[item.phase] += item.num_bytes
-    held = totals.pop("always")
-    return held + max(totals.values())
+def phase_bytes(items: Iterable[MemoryItem]) -> dict[Phase, int]:
+    """What is held in each phase."""
+    items = tuple(items)
+    return {
+        phase: sum(item.num_bytes for item in items if phase in item.phases) for phase in PHASES
+    }
+
+
+def peak_bytes(items: Iterable[MemoryItem]) -> int:
+    """What is held in the hungriest phase."""
+    return max(phase_bytes(items).values())
 
 
 def estimate_memory(
@@ -218,53 +241,79 @@ def estimate_memory(
     *,
     policy: ModelShape,
     critic: ModelShape | None = None,
-    rewards: Sequence[tuple[ModelShape, str | None]] = (),
+    rewards: Sequence[tuple[ModelShape, Dtype | None]] = (),
     num_sequences: int | None = None,
 ) -> tuple[MemoryItem, ...]:
-    """Memory per component of a training run on one device.
+    """Memory per component and phase of a training run on one device.
+
+    Weights and states are exact, activations those of the largest micro-batch that
+    `grlo.batch.pack_groups` makes: a grid of attention with twice as many cells as the budget has
+    tokens.
 
     Args:
-        recipe: What is to be run.
+        recipe: What is to be run; its `training.micro_batch_tokens` is not 0.
         policy: Shape of the policy, and of the reference if the algorithm needs one.
-        critic: Shape of the critic, if the algorithm has one.
+        critic: Shape of the critic, if the algorithm has one; its head is taken for one value.
         rewards: Shapes of the reward models, each with the type that the recipe states for it.
         num_sequences: Completions that the engine draws at a time; None is all of a step.
 
     Returns:
         Estimates; allocator overhead and fragmentation (usually 5 to 20 %) come on top.
     """
-    settings, sampling = recipe.policy, recipe.sampling
-    param_bytes, compute_bytes = (
-        DTYPE_BYTES[settings.param_dtype],
-        DTYPE_BYTES[settings.compute_dtype],
-    )
+    settings, sampling, offload = recipe.policy, recipe.sampling, recipe.training.offload
+    compute_bytes = DTYPE_BYTES[settings.compute_dtype]
     items = _trained_items("policy", policy, recipe, lora=settings.lora)
     if critic is not None:
+        critic = replace(critic, num_labels=1)
         items += _trained_items("critic", critic, recipe, lora=recipe.critic.lora)
-    if getattr(recipe.algorithm, "needs_reference", False):
-        items.append(MemoryItem("reference", "always", policy.num_parameters * compute_bytes))
+    if getattr(recipe.algorithm, "needs_reference", False) and settings.lora is None:
+        phases: tuple[Phase, ...] = ("annotate",) if "reference" in offload else PHASES
+        items.append(MemoryItem("reference", phases, policy.num_parameters * compute_bytes))
     for shape, dtype in rewards:
-        default = "float32" if recipe.training.device == "cpu" else "bfloat16"
-        size = shape.num_parameters * DTYPE_BYTES[dtype or default]
-        items.append(MemoryItem("reward model", "always", size))
+        on_cpu = recipe.training.device == "cpu"
+        dtype = dtype or ("float32" if on_cpu else "bfloat16")
+        phases = ("score",) if "reward_model" in offload else PHASES
+        size = shape.num_parameters * DTYPE_BYTES[dtype]
+        items.append(MemoryItem("reward model", phases, size))
+        num_tokens = SCORED_TOKENS["cpu" if on_cpu else "cuda"]
+        work = forward_bytes(
+            shape,
+            replace(settings, param_dtype=dtype, compute_dtype=dtype, attention="sdpa"),
+            num_tokens=num_tokens,
+            num_cells=num_tokens,
+        )
+        items.append(MemoryItem("reward model's layer", ("score",), work))
     engine_dtype = getattr(recipe.engine, "dtype", None) or settings.compute_dtype
     engine_bytes = DTYPE_BYTES.get(engine_dtype, compute_bytes)
-    if engine_bytes != param_bytes:
+    if engine_bytes != DTYPE_BYTES[settings.param_dtype]:
         size = policy.num_parameters * engine_bytes
-        items.append(MemoryItem("engine's copy of the policy", "always", size))
+        items.append(MemoryItem("engine's copy of the policy", PHASES, size))
     num_rows = sampling.prompts_per_step * sampling.samples_per_prompt
     length = recipe.prompts.max_prompt_tokens + sampling.max_tokens
     num_cached = min(num_sequences or num_rows, num_rows)
     cache = num_cached * length * policy.cache_elements_per_token * engine_bytes
-    items.append(MemoryItem(f"key/value cache, full rows: {num_cached}", "generate", cache))
-    # Policy and critic are updated one after the other; the larger one counts.
-    models = [policy, *([critic] if critic is not None else [])]
-    num_tokens = min(recipe.training.micro_batch_tokens, num_rows * length)
-    activations = num_tokens * max(_activation_bytes(model, settings) for model in models)
-    items.append(MemoryItem("activations", "update", activations))
+    items.append(MemoryItem(f"key/value cache, full rows: {num_cached}", ("generate",), cache))
+    # A row that is longer than the budget is a micro-batch all the same.
+    num_tokens = min(max(recipe.training.micro_batch_tokens, length), num_rows * length)
+    trained = {"policy": policy} if critic is None else {"policy": policy, "critic": critic}
+    num_cells = 2 * num_tokens
+    sizes = {"num_tokens": num_tokens, "num_cells": num_cells}
+    if settings.attention != "packed":  # Padding goes through the linear maps too.
+        sizes["num_tokens"] = num_cells
+    for name, shape in trained.items():
+        update: Phase = "policy's update" if name == "policy" else "critic's update"
+        size = backward_bytes(shape, settings, **sizes)
+        items.append(MemoryItem(f"{name} activations", (update,), size))
+    # One model after the other.
+    work = max(forward_bytes(shape, settings, **sizes) for shape in trained.values())
+    items.append(MemoryItem("layer at work", ("annotate",), work))
+    phases = ("annotate", "policy's update")
     positions = min(num_tokens * policy.vocab_size, LOGIT_CHUNK_ELEMENTS)
     # Logits, their log-softmax and the gradient of the logits, in float32.
-    items.append(MemoryItem("logits of a chunk", "update", 3 * 4 * positions))
+    items.append(MemoryItem("logits of a chunk", phases, 3 * 4 * positions))
+    if settings.param_dtype != settings.compute_dtype:
+        size = policy.head_parameters * compute_bytes
+        items.append(MemoryItem("autocast copy of the head", phases, size))
     return tuple(items)
 
 
@@ -279,37 +328,150 @@ def lora_parameters(shape: ModelShape, lora: LoraSettings) -> int:
     return shape.num_layers * lora.rank * sum(adapted)
 
 
+def optimizer_bytes(shape: ModelShape, recipe: Recipe, *, lora: LoraSettings | None) -> int:
+    """Both moments of all parameters that are trained, in the type that these are kept in."""
+    num_trained = shape.num_parameters if lora is None else lora_parameters(shape, lora)
+    return 2 * num_trained * DTYPE_BYTES[recipe.policy.param_dtype]
+
+
 def _trained_items(
-    name: str, shape: ModelShape, recipe: Recipe, *, lora: LoraSettings | None
+    name: Literal["policy", "critic"],
+    shape: ModelShape,
+    recipe: Recipe,
+    *,
+    lora: LoraSettings | None,
 ) -> list[MemoryItem]:
     param_bytes = DTYPE_BYTES[recipe.policy.param_dtype]
     num_trained = shape.num_parameters if lora is None else lora_parameters(shape, lora)
     frozen = 0 if lora is None else shape.num_parameters
-    items = [
-        MemoryItem(f"{name} weights", "always", (num_trained + frozen) * param_bytes),
-        MemoryItem(f"{name} optimizer (two moments)", "always", 2 * num_trained * param_bytes),
-        MemoryItem(f"{name} gradients", "update", num_trained * param_bytes),
+    offload = recipe.training.offload
+    update: Phase = "policy's update" if name == "policy" else "critic's update"
+    step: Phase = "policy's step" if name == "policy" else "critic's step"
+    is_away = name == "critic" and "critic" in offload
+    states = optimizer_bytes(shape, recipe, lora=lora)
+    return [
+        MemoryItem(
+            f"{name} weights",
+            ("annotate", update, step) if is_away else PHASES,
+            (num_trained + frozen) * param_bytes,
+        ),
+        MemoryItem(
+            f"{name} optimizer (two moments)",
+            (step,) if "optimizer" in offload else PHASES,
+            states,
+        ),
+        MemoryItem(f"{name} gradients", (update, step), num_trained * param_bytes),
     ]
-    if recipe.policy.compute_dtype != recipe.policy.param_dtype:
-        size = shape.num_parameters * DTYPE_BYTES[recipe.policy.compute_dtype]
-        items.append(MemoryItem(f"{name} autocast copies", "update", size))
-    return items
 
 
-def _activation_bytes(shape: ModelShape, settings: ModelSettings) -> int:
-    """What a token keeps for its backward pass.
+def saved_bytes(
+    shape: ModelShape, settings: ModelSettings, *, num_tokens: int, num_cells: int
+) -> int:
+    """What the layers of a decoder keep for the backward pass.
 
-    A layer keeps its input, both norms' outputs, the residual between, the attention's output
-    before and after its projection (6 hidden sizes in all), queries, keys and values before and
-    after rotation, and four inner vectors of the gated MLP; the attention matrix is not stored. The
-    count follows Korthikanti et al. 2022 (arXiv 2205.05198), section 4, for this kind of layer.
-    With checkpointing only the inputs of all layers and the inside of one are kept.
+    Args:
+        shape: The model.
+        settings: Types, attention and what is computed again.
+        num_tokens: Tokens that go through the linear maps: N.
+        num_cells: Cells of the grid in which they attend to each other: rows x longest row.
     """
-    heads = shape.num_heads + 2 * shape.num_kv_heads
-    inner = shape.intermediate_size * shape.experts_per_token
-    layer = 6 * shape.hidden_size + 2 * heads * shape.head_dim + 4 * inner
+    whole = _layer_bytes(shape, settings, num_tokens=num_tokens, num_cells=num_cells)
+    stream = shape.hidden_size * _stream_bytes(settings) * num_tokens
     if settings.gradient_checkpointing:
-        elements = shape.num_layers * shape.hidden_size + layer
-    else:
-        elements = shape.num_layers * layer
-    return elements * DTYPE_BYTES[settings.compute_dtype]
+        return shape.num_layers * stream + _final_bytes(shape, settings) * num_tokens
+    return shape.num_layers * whole + _final_bytes(shape, settings) * num_tokens
+
+
+def backward_bytes(
+    shape: ModelShape, settings: ModelSettings, *, num_tokens: int, num_cells: int
+) -> int:
+    """The most that forward and backward pass hold besides weights and their gradients.
+
+    What is kept; one layer that is computed again under gradient checkpointing; the gradients that
+    are on their way, of hidden states and of the MLP's or attention's states; and the weights as
+    autocast has converted them: all of them, but for one layer where it is computed again.
+    """
+    size, stream = DTYPE_BYTES[settings.compute_dtype], _stream_bytes(settings)
+    saved = saved_bytes(shape, settings, num_tokens=num_tokens, num_cells=num_cells)
+    inner = num_tokens * shape.intermediate_size * shape.experts_per_token * size
+    queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    # In the MLP; or in the attention, by when the MLP's four inner states are gone.
+    attention = num_cells * (2 * queries + 2 * keys) * size - 4 * inner
+    moving = num_tokens * shape.hidden_size * stream + max(inner, attention)
+    copies = _autocast_bytes(shape, settings)
+    if not settings.gradient_checkpointing:
+        return saved + moving + copies
+    # By the time a layer is computed again, the last norm has done its part.
+    inputs = saved - _final_bytes(shape, settings) * num_tokens
+    again = _layer_bytes(shape, settings, num_tokens=num_tokens, num_cells=num_cells)
+    at_layer = inputs + again + moving + copies // shape.num_layers
+    return max(saved + copies, at_layer)
+
+
+def forward_bytes(
+    shape: ModelShape, settings: ModelSettings, *, num_tokens: int, num_cells: int
+) -> int:
+    """The most that a pass without gradients holds besides weights: one layer at work, and the
+    weights as autocast has converted them.
+
+    Either its attention (two hidden states; queries, keys and values before and after they are
+    spread to the grid, with the output there and gathered again) or its MLP (two hidden states
+    and three inner vectors).
+    """
+    stream, size = _stream_bytes(settings), DTYPE_BYTES[settings.compute_dtype]
+    queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    hidden = 2 * shape.hidden_size * stream
+    attention = num_tokens * (hidden + (2 * queries + 2 * keys) * stream)
+    attention += num_cells * (2 * queries + 2 * keys) * stream
+    inner = shape.intermediate_size * shape.experts_per_token
+    mlp = num_tokens * (hidden + 3 * inner * size)
+    return max(attention, mlp) + _autocast_bytes(shape, settings)
+
+
+def _layer_bytes(
+    shape: ModelShape, settings: ModelSettings, *, num_tokens: int, num_cells: int
+) -> int:
+    """What one layer keeps for its backward pass.
+
+    The count of Korthikanti et al. 2022 (arXiv 2205.05198), section 4, for a layer with RMSNorm,
+    rotary positions, a gated MLP and attention that does not store its matrix. For every token:
+    both norms with their inputs and what the linear maps read; queries and keys before and after
+    their own norm; the attention's output; gate, its activation, up, and their product. For every
+    cell: queries, keys, values and output of the attention, and its normalizer.
+    """
+    size = DTYPE_BYTES[settings.compute_dtype]
+    queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    inner = shape.intermediate_size * shape.experts_per_token
+    # Norms work in float32. Autocast makes a copy of its input for each of the five linear maps
+    # that read a norm's output; otherwise they share it.
+    norms = 2 * (4 + 2 * size)
+    if settings.param_dtype != settings.compute_dtype:
+        norms = 2 * (4 + 4) + 5 * size
+    token = norms * shape.hidden_size + 4 * inner * size + 2 * 4
+    if shape.query_key_norm:
+        token += (4 + size) * (queries + keys) + 4 * (shape.num_heads + shape.num_kv_heads)
+    if settings.attention == "packed":  # Elsewhere the output is used where it lies.
+        token += queries * size
+    cell = (2 * queries + 2 * keys) * size + 4 * shape.num_heads
+    return num_tokens * token + num_cells * cell
+
+
+def _final_bytes(shape: ModelShape, settings: ModelSettings) -> int:
+    """Of a token: the last norm with its input and output, and the rotary tables, which rows of a
+    grid share."""
+    stream = _stream_bytes(settings)
+    tables = 2 * stream * shape.head_dim if settings.attention == "packed" else 0
+    return (4 + 2 * stream) * shape.hidden_size + tables
+
+
+def _autocast_bytes(shape: ModelShape, settings: ModelSettings) -> int:
+    """Weights of the layers' linear maps in the type of their products, where that is another."""
+    if settings.param_dtype == settings.compute_dtype:
+        return 0
+    weights = shape.attention_parameters + shape.mlp_parameters * shape.num_experts
+    return shape.num_layers * weights * DTYPE_BYTES[settings.compute_dtype]
+
+
+def _stream_bytes(settings: ModelSettings) -> int:
+    """Size of an element of the hidden states between layers; autocast leaves them in float32."""
+    return DTYPE_BYTES[settings.param_dtype]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -36,6 +36,8 @@ class BuildContext:
     progress: Progress = silent
     decode: Callable[[Sequence[int]], str] | None = None
     """Text of tokens; an engine needs it for `SamplingParams.stop_texts` only."""
+    offload: Collection[str] = ()
+    """What is kept in the CPU's memory while it is not at work; see `grlo.settings.Offload`."""
 
 
 class Renderer(Protocol):

@@ -1,19 +1,24 @@
-"""Running out of memory: what is done again, what must not change, what is said."""
+"""Memory of the learner: running out of it, keeping things out of it, and how it grows."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from allocations import allocations
 from grlo.algorithms.grpo import GRPO
 from grlo.algorithms.ppo import PPO
-from grlo.batch import Batch, TrainBatch, pack_groups, take_rows
+from grlo.batch import AnnotatedBatch, Batch, TrainBatch, pack_groups, take_rows
 from grlo.errors import DeviceMemoryError
+from grlo.rollout import ChatRenderer
+from grlo.sequence_scores import load_sequence_scorer, score_sequences
 from grlo.settings import (
     CriticSettings,
     DemonstrationSettings,
@@ -26,32 +31,39 @@ from grlo.settings import (
     SFTTrainingSettings,
     TrainingSettings,
 )
+from grlo.training import checkpoint
 from grlo.training import learner as learner_module
 from grlo.training import sft as sft_module
 from grlo.training.learner import Learner
 from grlo.training.memory import MicroBatches
 from grlo.training.sft import SFTLearner
+from two_places import TwoPlaces
 
 VOCAB = 61
 RATE = OptimizerSettings(learning_rate=1e-3, eps=1e-3)
 
 
-def make_learner(policy_path: Any, algorithm: object, *, micro_batch_tokens: int = 60) -> Learner:
+def make_learner(
+    policy_path: Any,
+    algorithm: object,
+    *,
+    checkpoint: Path | None = None,
+    policy: dict[str, Any] | None = None,
+    **training: Any,
+) -> Learner:
+    settings = {"steps": 10, "num_minibatches": 2, "micro_batch_tokens": 60} | training
+    model = {"compute_dtype": "float32", "gradient_checkpointing": False} | (policy or {})
     recipe = Recipe(
-        policy=ModelSettings(
-            model=str(policy_path), compute_dtype="float32", gradient_checkpointing=False
-        ),
+        policy=ModelSettings(model=str(policy_path), **model),
         prompts=PromptSettings(sources=("unused.jsonl",)),
         reward=None,
         algorithm=algorithm,
         sampling=SamplingSettings(max_tokens=16),
         optimizer=RATE,
         critic=CriticSettings(optimizer=RATE),
-        training=TrainingSettings(
-            steps=10, num_minibatches=2, micro_batch_tokens=micro_batch_tokens
-        ),
+        training=TrainingSettings(**settings),
     )
-    return Learner(recipe, device="cpu")
+    return Learner(recipe, device="cpu", checkpoint=checkpoint)
 
 
 def make_batch(seed: int = 0) -> Batch:
@@ -272,3 +284,157 @@ def test_fine_tuning_goes_on_after_running_out_of_memory(policy_path, monkeypatc
     torch.testing.assert_close(weights(found), weights(expected), atol=1e-6, rtol=0)
     assert found_metrics["sft/loss"] == pytest.approx(metrics["sft/loss"], rel=1e-6)
     assert found_metrics["update/micro_batch_tokens"] < 60
+
+
+# Offloading ----------------------------------------------------------------------------------------
+
+
+def states(learner: Learner, name: str) -> list[torch.Tensor]:
+    return [t for s in learner.optimizers[name].state.values() for t in s.values()]
+
+
+def test_offloading_changes_no_bit_and_leaves_nothing_on_the_device(policy_path, monkeypatch):
+    algorithm = PPO(kl_coefficient=0.1)
+    plain = make_learner(policy_path, algorithm)
+    places = TwoPlaces(monkeypatch)
+    offload = ("optimizer", "reference", "critic", "reward_model")
+    moved = make_learner(policy_path, algorithm, offload=offload)
+
+    def check() -> None:
+        assert places.are_away(moved.critic.parameters())
+        assert places.are_away(moved._reference.parameters())
+        assert not places.are_away(moved.policy.parameters())
+
+    seen = []
+    plain_logprobs, plain_values = learner_module.token_logprobs, learner_module.token_values
+
+    def logprobs(model, *args, **options):
+        assert not places.are_away(model.parameters())
+        if model is moved.policy and torch.is_grad_enabled() and states(moved, "policy"):
+            assert places.are_away(states(moved, "policy"))
+            assert places.are_away(moved.critic.parameters())
+            seen.append("policy")
+        return plain_logprobs(model, *args, **options)
+
+    def values(model, *args, **options):
+        assert not places.are_away(model.parameters())
+        seen.append("critic")
+        return plain_values(model, *args, **options)
+
+    check()
+    for step in (1, 2):
+        expected = credit(plain, make_batch(step))
+        plain.update(expected, step=step)
+        with monkeypatch.context() as patch:
+            patch.setattr(learner_module, "token_logprobs", logprobs)
+            patch.setattr(learner_module, "token_values", values)
+            found = credit(moved, make_batch(step))
+            check()
+            moved.update(found, step=step)
+        check()
+        for name in ("policy", "critic"):
+            assert places.are_away(states(moved, name))
+        for key in ("reference_logprobs_BT", "old_values_BT"):
+            assert torch.equal(getattr(found, key), getattr(expected, key))
+    assert set(seen) == {"policy", "critic"}
+    assert torch.equal(weights(moved), weights(plain))
+
+
+@pytest.mark.parametrize("offload", [("critic",), ("optimizer",), ("optimizer", "critic")])
+def test_a_run_with_offloading_resumes_bit_for_bit(
+    chat_policy_path, monkeypatch, tmp_path, offload
+):
+    renderer = ChatRenderer.from_pretrained(str(chat_policy_path))
+    places = TwoPlaces(monkeypatch)
+    whole = make_learner(chat_policy_path, PPO(), offload=offload)
+    whole.update(credit(whole, make_batch(1)), step=1)
+    path = tmp_path / "step_000001"
+    checkpoint.save(path, whole, renderer, state={"step": 1})
+    whole.update(credit(whole, make_batch(2)), step=2)
+
+    resumed = make_learner(chat_policy_path, PPO(), offload=offload, checkpoint=path)
+    checkpoint.restore(path, resumed)
+    for name in ("policy", "critic"):
+        assert places.are_away(states(resumed, name)) == ("optimizer" in offload)
+    assert places.are_away(resumed.critic.parameters()) == ("critic" in offload)
+    resumed.update(credit(resumed, make_batch(2)), step=2)
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+# Peaks ---------------------------------------------------------------------------------------------
+
+
+def repeated(batch: Batch, times: int) -> Batch:
+    """As many copies of every group, as groups of their own."""
+    rows = torch.arange(len(batch.tokens_BT)).repeat(times)
+    return replace(take_rows(batch, rows), groups_B=torch.arange(len(rows)) // 2)
+
+
+@pytest.fixture(scope="module")
+def wide_path(tmp_path_factory) -> Path:
+    """A model whose activations outweigh the few numbers that a batch has for each token."""
+    path = tmp_path_factory.mktemp("wide")
+    config = Qwen3Config(
+        vocab_size=VOCAB,
+        hidden_size=96,
+        intermediate_size=192,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=24,
+    )
+    Qwen3ForCausalLM(config).save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("attention", ["packed", "sdpa"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_peak_memory_of_learning_grows_with_the_token_budget_and_not_with_the_batch(
+    wide_path, attention, checkpointing
+):
+    def peaks(times: int, micro_batch_tokens: int) -> tuple[int, int]:
+        policy = {"attention": attention, "gradient_checkpointing": checkpointing}
+        learner = make_learner(
+            wide_path,
+            PPO(),
+            micro_batch_tokens=micro_batch_tokens,
+            num_minibatches=1,
+            policy=policy,
+        )
+        # Groups of one kind, so that the largest micro-batch is full in every case.
+        batch = repeated(take_rows(make_batch(), torch.tensor([6, 7])), times)
+
+        def annotate() -> AnnotatedBatch:
+            return learner.annotate(batch, step=1, score_std=1.0)
+
+        train_batch = learner.algorithm.assign_credit(annotate())
+        learner.update(train_batch, step=1)  # States of the optimizer are made here.
+        update = allocations(lambda: learner.update(train_batch, step=2)).peak
+        return update, allocations(annotate).peak
+
+    small = peaks(40, 800)
+    many_rows, more_tokens = peaks(8 * 40, 800), peaks(8 * 40, 4 * 800)
+    for before, rows, tokens in zip(small, many_rows, more_tokens, strict=True):
+        assert rows < 1.1 * before
+        assert tokens > 1.5 * before
+
+
+def test_peak_memory_of_scoring_grows_with_the_token_budget_and_not_with_the_batch(
+    reward_model_path,
+):
+    model = load_sequence_scorer(str(reward_model_path), dtype=torch.float32).eval()
+
+    def peak(times: int, tokens_per_batch: int) -> int:
+        generator = torch.Generator().manual_seed(0)
+        lengths = [9, 14, 22, 30] * 8 * times
+        sequences = [
+            tuple(torch.randint(1, VOCAB, (length,), generator=generator).tolist())
+            for length in lengths
+        ]
+        return allocations(
+            lambda: score_sequences(model, sequences, tokens_per_batch=tokens_per_batch)
+        ).peak
+
+    before, rows, tokens = peak(1, 300), peak(8, 300), peak(8, 1200)
+    assert rows < 1.1 * before
+    assert tokens > 2 * before

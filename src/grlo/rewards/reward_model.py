@@ -12,6 +12,7 @@ import torch
 from grlo.errors import RewardError
 from grlo.interfaces import BuildContext, Progress, silent
 from grlo.moments import RunningMoments
+from grlo.offload import Offload
 from grlo.rollout import ChatRenderer
 from grlo.sequence_scores import (
     check_renderer,
@@ -75,7 +76,13 @@ class RewardModelSettings:
         torch.nn.Module.to(model, context.device)
         model.requires_grad_(False).eval()
         budget = self.tokens_per_batch or _TOKENS_PER_BATCH.get(device_type, 4096)
-        return RewardModel(model, renderer, settings=self, tokens_per_batch=budget)
+        return RewardModel(
+            model,
+            renderer,
+            settings=self,
+            tokens_per_batch=budget,
+            offload=Offload(context.offload, device=context.device),
+        )
 
 
 class RewardModel:
@@ -90,6 +97,7 @@ class RewardModel:
         renderer: Of the reward model's own checkpoint.
         settings: See `RewardModelSettings`.
         tokens_per_batch: Tokens in one forward pass, padding included.
+        offload: Says whether the weights wait in the CPU's memory between calls.
     """
 
     def __init__(
@@ -99,9 +107,13 @@ class RewardModel:
         *,
         settings: RewardModelSettings,
         tokens_per_batch: int,
+        offload: Offload,
     ) -> None:
         self._model, self._renderer, self._settings = model, renderer, settings
         self._tokens_per_batch = tokens_per_batch
+        self._offload = offload
+        with offload.model("reward_model", model):
+            pass  # Until something is to be scored.
         self._statistics = RunningMoments()
         self._metrics: dict[str, float] = {}
 
@@ -144,9 +156,10 @@ class RewardModel:
             )
             sequences.append(tokens)
             num_truncated += truncated
-        scores = score_sequences(
-            self._model, sequences, tokens_per_batch=self._tokens_per_batch, progress=progress
-        )
+        with self._offload.model("reward_model", self._model):
+            scores = score_sequences(
+                self._model, sequences, tokens_per_batch=self._tokens_per_batch, progress=progress
+            )
         num_answers = max(1, len(answers))
         num_unscored = sum(not math.isfinite(score) for score in scores)
         self._metrics = {

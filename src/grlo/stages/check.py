@@ -16,14 +16,17 @@ from typing import Any
 from grlo import registry
 from grlo.errors import CheckpointError, GrloError, ModelError, RecipeError
 from grlo.estimates import (
+    PHASES,
     MemoryItem,
     ModelShape,
     estimate_memory,
     forward_flops,
     peak_bytes,
+    phase_bytes,
     read_shape,
 )
 from grlo.interfaces import BuildContext, Reward
+from grlo.memory_plan import MOST_TOKENS, USABLE_SHARE
 from grlo.prompts.sources import (
     count_duplicates,
     listed,
@@ -36,7 +39,7 @@ from grlo.recipe import differences, format_recipe, load_dumped, load_recipe
 from grlo.rewards import SingleReward, single_rewards, style_problems
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
-from grlo.settings import Recipe
+from grlo.settings import Dtype, Recipe
 from grlo.trackers import TRACKERS
 from grlo.types import Completion, Message, Prompt, Rollout
 
@@ -124,7 +127,14 @@ def check(
     _show_schedule(recipe, prompts)
     if policy is not None:
         critic_shape = critic.shape if critic else None
-        _show_costs(recipe, policy.shape, critic=critic_shape, rewards=rewards, gold=gold_rewards)
+        _show_costs(
+            recipe,
+            policy.shape,
+            critic=critic_shape,
+            rewards=rewards,
+            gold=gold_rewards,
+            findings=findings,
+        )
         if run_dir is not None:
             _check_disk(run_dir, recipe, policy.shape, critic_shape, findings)
     elif run_dir is not None:
@@ -250,7 +260,7 @@ def _check_context(shape: ModelShape, recipe: Recipe, findings: _Findings) -> No
 
 def _check_rewards(
     reward: object, prompts: Sequence[Prompt], findings: _Findings, *, key: str
-) -> list[tuple[ModelShape, str | None]]:
+) -> list[tuple[ModelShape, Dtype | None]]:
     """Whether a reward can score these prompts; shapes and stated types of its models."""
     problems = style_problems(reward, prompts)
     findings.problems += problems if key == "reward" else [f"{key}: {text}" for text in problems]
@@ -269,7 +279,7 @@ def _check_rewards(
 
 def _check_gold(
     recipe: Recipe, prompts: Sequence[Prompt], findings: _Findings
-) -> list[tuple[ModelShape, str | None]]:
+) -> list[tuple[ModelShape, Dtype | None]]:
     """The gold reward, on the prompts that it is to score."""
     gold = recipe.gold
     if gold is None:
@@ -511,8 +521,9 @@ def _show_costs(
     policy: ModelShape,
     *,
     critic: ModelShape | None,
-    rewards: Sequence[tuple[ModelShape, str | None]],
-    gold: Sequence[tuple[ModelShape, str | None]],
+    rewards: Sequence[tuple[ModelShape, Dtype | None]],
+    gold: Sequence[tuple[ModelShape, Dtype | None]],
+    findings: _Findings,
 ) -> None:
     """Floating-point operations at full length, and memory per component."""
     sampling = recipe.sampling
@@ -534,19 +545,50 @@ def _show_costs(
     )
     print(f"at most {responses * flops:.2g} floating-point operations")
     _heading("Memory (estimates)")
-    num_rows = getattr(recipe.engine, "max_rows", 0)
-    items = estimate_memory(
-        recipe,
-        policy=policy,
-        critic=critic,
-        rewards=[*rewards, *gold],
-        num_sequences=num_rows or 1,
-    )
+    with findings.collect():
+        _show_memory(recipe, policy, critic=critic, rewards=[*rewards, *gold], findings=findings)
+
+
+def _show_memory(
+    recipe: Recipe,
+    policy: ModelShape,
+    *,
+    critic: ModelShape | None,
+    rewards: list[tuple[ModelShape, Dtype | None]],
+    findings: _Findings,
+) -> None:
+    """Memory per component and phase, and the plan for the device if that is here."""
+    from grlo.stages.memory import plan_with
+    from grlo.stages.runs import choose_device
+
+    plan = None
+    if _has_device(recipe.training.device):
+        device = choose_device(recipe.training.device)
+        plan = plan_with(recipe, device=device, policy=policy, critic=critic, rewards=rewards)
+        recipe, items = plan.applied(recipe), plan.items
+    else:
+        findings.unchecked.append(f"memory of {recipe.training.device}: it is not on this machine")
+        if not recipe.training.micro_batch_tokens:
+            training = replace(recipe.training, micro_batch_tokens=MOST_TOKENS)
+            recipe = replace(recipe, training=training)
+        num_rows = getattr(recipe.engine, "max_rows", 0) or 1
+        items = estimate_memory(
+            recipe, policy=policy, critic=critic, rewards=rewards, num_sequences=num_rows
+        )
     width = max(len(item.component) for item in items)
     for item in items:
-        print(f"{item.component:{width}}  {_size(item.num_bytes):>9}  {item.phase}")
+        phases = "always" if item.phases == PHASES else ", ".join(item.phases)
+        print(f"{item.component:{width}}  {_size(item.num_bytes):>9}  {phases}")
+    for phase, num_bytes in phase_bytes(items).items():
+        print(f"{'in all':{width}}  {_size(num_bytes):>9}  {phase}")
     print(f"{'peak':{width}}  {_size(peak_bytes(items)):>9}")
-    if not num_rows:
+    tokens, offload = recipe.training.micro_batch_tokens, recipe.training.offload
+    print(f"micro-batches of {tokens} tokens; in the CPU's memory: {', '.join(offload) or 'none'}")
+    if plan is not None:
+        verdict = "fits" if plan.fits else "may not fit"
+        usable = USABLE_SHARE * plan.device_bytes
+        print(f"{verdict}: of {_size(plan.device_bytes)} about {_size(usable)} can be used")
+    if not getattr(recipe.engine, "max_rows", 0):
         print("The engine decodes as many rows at a time as fit into the memory that is free.")
 
 
@@ -567,6 +609,12 @@ def _check_software(recipe: Recipe, findings: _Findings) -> None:
             "policy.lora: peft is not installed. Install it with: pip install 'grlo[lora]'"
         )
     _check_device(recipe.training.device, findings)
+
+
+def _has_device(device: str) -> bool:
+    import torch
+
+    return device in ("auto", "cpu") or torch.cuda.is_available()
 
 
 def _check_device(device: str, findings: _Findings) -> None:
@@ -637,6 +685,7 @@ def _try_step(
     import torch
     from safetensors import SafetensorError
 
+    from grlo.stages.memory import plan_for
     from grlo.stages.train import build_gold, build_trainer, choose_device, load_gold_prompts
 
     sampling = replace(
@@ -654,6 +703,7 @@ def _try_step(
     _heading("One small step with the longest prompts")
     with findings.collect():
         try:
+            recipe = plan_for(recipe, device=device).applied(recipe)
             trainer = build_trainer(
                 recipe,
                 renderer=renderer,

@@ -30,6 +30,7 @@ from grlo.rollout import ChatRenderer
 from grlo.rundir import RunDir
 from grlo.settings import Recipe
 from grlo.stages.evaluate import judge_of, local_model
+from grlo.stages.memory import plan_for
 from grlo.stages.report import report
 from grlo.stages.runs import (
     begin,
@@ -99,8 +100,9 @@ def train(recipe: Recipe, *, run_dir: Path, started: float | None = None) -> Pat
             return last
         attempt = begin(run, start=start, num_steps=num_steps, model=recipe.policy.model)
         facts = machine(device, dtype=recipe.policy.compute_dtype)
+        plan = plan_for(recipe, device=device)
         trainer = build_trainer(
-            recipe,
+            plan.applied(recipe),
             renderer=renderer,
             prompts=prompts,
             device=device,
@@ -108,13 +110,13 @@ def train(recipe: Recipe, *, run_dir: Path, started: float | None = None) -> Pat
             resume_from=last,
             started=started,
         )
-        gold = build_gold(recipe, trainer, prompts=gold_prompts, device=device)
+        gold = build_gold(plan.applied(recipe), trainer, prompts=gold_prompts, device=device)
         if gold is not None and last is not None:
             gold.load_state_dict(state["gold"])
         evaluation = build_evaluation(recipe, trainer, run, benchmarks=benchmarks, device=device)
         rewards = {"reward": trainer.reward} | ({} if gold is None else {"gold": gold})
         described = {key: registry.describe(reward) for key, reward in rewards.items()}
-        run.append_environment(attempt, {**facts, **described})
+        run.append_environment(attempt, {**facts, "memory": plan.facts(), **described})
         saver = _Saver(trainer, recipe, run, gold=gold, best=state.get("best"))
         run.append_ledger(trainer.ledger.drain())
         last = _run_steps(
@@ -220,11 +222,18 @@ def build_trainer(
 ) -> Trainer:
     """Loads models and puts the parts of a run together, in the state of `resume_from`.
 
+    The recipe says how much memory may be used: a plan for it (`grlo.stages.memory`) is applied.
+
     Time from the moment `started` (`time.perf_counter`) on is accounted for in the ledger, as
     loading until the models are there.
     """
     ledger = Ledger(device=device, num_devices=1, attempt=attempt, since=started)
-    context = BuildContext(device=device, seed=recipe.seed, decode=renderer.decode)
+    context = BuildContext(
+        device=device,
+        seed=recipe.seed,
+        decode=renderer.decode,
+        offload=recipe.training.offload,
+    )
     with ledger.phase("load", step=0, since=started):
         learner = Learner(recipe, device=device, checkpoint=resume_from)
         reward = cast(Any, recipe.reward).build(context=context)
@@ -273,7 +282,7 @@ def build_gold(
     """The gold signal of a run, if its recipe has one."""
     if recipe.gold is None:
         return None
-    context = BuildContext(device=device, seed=recipe.seed)
+    context = BuildContext(device=device, seed=recipe.seed, offload=recipe.training.offload)
     with trainer.ledger.phase("load", step=0):
         reward = cast(Any, recipe.gold.reward).build(context=context)
     return GoldSignal(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -25,6 +26,7 @@ from grlo.batch import (
 )
 from grlo.errors import NonFiniteError
 from grlo.interfaces import ActorCritic, Algorithm, Progress, silent
+from grlo.offload import Offload
 from grlo.seeding import derive_seed
 from grlo.settings import OptimizerSettings, Recipe
 from grlo.training.memory import MicroBatches, explained
@@ -63,6 +65,7 @@ class Learner:
         """Steps of the run, for the schedule of the learning rate; a budget may end it before."""
         self.device = device
         self.micro_batches = MicroBatches(recipe.training.micro_batch_tokens)
+        self._offload = Offload(recipe.training.offload, device=device)
         self._temperature = recipe.sampling.temperature
         self._horizon = recipe.sampling.max_tokens
         self._compute_dtype = DTYPES[recipe.policy.compute_dtype]
@@ -83,6 +86,10 @@ class Learner:
         self._reference: PreTrainedModel | None = None
         if self.algorithm.needs_reference and recipe.policy.lora is None:
             self._reference = load_reference(recipe.policy, device=device)
+        for name, model in (("critic", self.critic), ("reference", self._reference)):
+            if model is not None:
+                with self._offload.model(name, model):
+                    pass  # What is not at work waits in the CPU's memory.
         self.optimizers = {
             name: adamw(model, self._optimizer_settings[name])
             for name, model in self.models().items()
@@ -92,6 +99,13 @@ class Learner:
         """The models that are trained, in the order of their updates: `critic` if any, `policy`."""
         critic = {} if self.critic is None else {"critic": self.critic}
         return {**critic, "policy": self.policy}
+
+    @contextmanager
+    def at_work(self, name: str) -> Iterator[None]:
+        """Has one of `models` and its optimizer's states where they are used."""
+        model, optimizer = self.models()[name], self.optimizers[name]
+        with self._offload.model(name, model), self._offload.states(optimizer):
+            yield
 
     def policy_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Weights of the policy under their checkpoint names, adapters merged in."""
@@ -119,16 +133,21 @@ class Learner:
         reference_BT = None
         if self.algorithm.needs_reference:
             if self._reference is not None:
-                reference_BT = self._logprobs(self._reference, batch)
+                with self._offload.model("reference", self._reference):
+                    reference_BT = self._logprobs(self._reference, batch)
             else:
                 with without_adapters(self.policy) as reference:
                     reference_BT = self._logprobs(reference, batch)
+        old_values_BT = None
+        if self.critic is not None:
+            with self._offload.model("critic", self.critic):
+                old_values_BT = self._values(self.critic, batch)
         return AnnotatedBatch(
             **vars(batch),
             score_std=score_std,
             old_logprobs_BT=old_BT,
             reference_logprobs_BT=reference_BT,
-            old_values_BT=None if self.critic is None else self._values(self.critic, batch),
+            old_values_BT=old_values_BT,
         )
 
     def update(
@@ -167,7 +186,8 @@ class Learner:
             for rows in split_minibatches(batch.groups_B, self.settings.num_minibatches):
                 minibatch = take_rows(batch, rows)
                 for name in names:
-                    self._update(name, minibatch, averages, metrics)
+                    with self._offload.model(name, self.models()[name]):
+                        self._update(name, minibatch, averages, metrics)
         metrics["update/micro_batch_tokens"] = self.micro_batches.max_tokens
         return metrics | averages.means()
 
@@ -203,7 +223,7 @@ class Learner:
         norm = float(nn.utils.clip_grad_norm_(model.parameters(), limit))
         if not math.isfinite(norm):
             raise NonFiniteError(_non_finite(f"{name} gradient norm is {norm}"))
-        with explained(f"the step of the {name}'s optimizer"):
+        with explained(f"the step of the {name}'s optimizer"), self._offload.states(optimizer):
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         metrics[f"{name}/grad_norm"] = max(norm, metrics.get(f"{name}/grad_norm", 0.0))

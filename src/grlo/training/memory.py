@@ -29,6 +29,7 @@ class MicroBatches:
     """
 
     def __init__(self, max_tokens: int) -> None:
+        assert max_tokens > 0, "the plan of grlo.memory_plan is applied before"
         self.max_tokens = max_tokens
 
     def limit(self, max_tokens: int | None) -> None:

@@ -109,11 +109,17 @@ def _prepare(
     model.config.use_cache = False
     if lora is not None:
         model = _add_adapters(model, lora, task=task)
-    if settings.gradient_checkpointing:
-        # Renamed in transformers 5.2x; both names take the options as their first argument.
-        enable = getattr(model, "activation_checkpointing_enable", None)
-        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    recompute_activations(model, settings)
     return model.train()
+
+
+def recompute_activations(model: PreTrainedModel, settings: ModelSettings) -> None:
+    """Has layers computed again in the backward pass, as far as the settings ask for it."""
+    if not settings.gradient_checkpointing:
+        return
+    # Renamed in transformers 5.2x; both names take the options as their first argument.
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 def _add_adapters(model: PreTrainedModel, lora: LoraSettings, *, task: str) -> PreTrainedModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -172,6 +173,10 @@ class SFTLearner:
             policy = replace(policy, model=str(checkpoint), revision=None)
         self.policy = load_policy(policy, device=device)
         self.optimizers = {"policy": adamw(self.policy, recipe.optimizer)}
+
+    def at_work(self, name: str) -> AbstractContextManager[None]:
+        """The policy and its optimizer's states are where they are used all the time."""
+        return nullcontext()
 
     def models(self) -> dict[str, PreTrainedModel]:
         return {"policy": self.policy}
