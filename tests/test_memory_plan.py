@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -53,7 +54,9 @@ LLAMA_8B = shape_from_config(
 )
 
 
-def make_recipe(algorithm: object, *, policy: dict[str, Any] | None = None, **training: Any) -> Recipe:
+def make_recipe(
+    algorithm: object, *, policy: dict[str, Any] | None = None, **training: Any
+) -> Recipe:
     settings = {"steps": 1, "micro_batch_tokens": 0, "device": "cuda"} | training
     return Recipe(
         policy=ModelSettings(model="x", **(policy or {})),
@@ -75,7 +78,7 @@ PPO_SHAPES: dict[str, Any] = {"critic": QWEN3_4B, "rewards": [(LLAMA_8B, None)]}
 def test_more_memory_never_means_smaller_micro_batches_or_more_transfers() -> None:
     recipe = make_recipe(PPO(kl_coefficient=0.1))
     plans = [plan(recipe, size, **PPO_SHAPES) for size in range(30, 400, 10)]
-    for smaller, larger in zip(plans, plans[1:], strict=False):
+    for smaller, larger in pairwise(plans):
         assert len(larger.offload) <= len(smaller.offload)
         if larger.offload == smaller.offload:
             assert larger.micro_batch_tokens >= smaller.micro_batch_tokens

@@ -209,7 +209,7 @@ Phase = Literal[
     "policy's update",
     "policy's step",
 ]
-"""Parts of a training step; an `update` is forward and backward passes, a `step` its optimizer's."""
+"""Parts of a training step; an `update` is forward and backward passes, a `step` its optimizer."""
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
@@ -377,6 +377,8 @@ def saved_bytes(
     """
     whole = _layer_bytes(shape, settings, num_tokens=num_tokens, num_cells=num_cells)
     stream = shape.hidden_size * _stream_bytes(settings) * num_tokens
+    if settings.gradient_checkpointing == "selective":
+        stream += _product_bytes(shape, settings, num_tokens=num_tokens, num_cells=num_cells)
     if settings.gradient_checkpointing:
         return shape.num_layers * stream + _final_bytes(shape, settings) * num_tokens
     return shape.num_layers * whole + _final_bytes(shape, settings) * num_tokens
@@ -404,6 +406,8 @@ def backward_bytes(
     # By the time a layer is computed again, the last norm has done its part.
     inputs = saved - _final_bytes(shape, settings) * num_tokens
     again = _layer_bytes(shape, settings, num_tokens=num_tokens, num_cells=num_cells)
+    if settings.gradient_checkpointing == "selective":  # Part of a layer is there already.
+        again -= _shared_bytes(shape, settings, num_tokens=num_tokens, num_cells=num_cells)
     at_layer = inputs + again + moving + copies // shape.num_layers
     return max(saved + copies, at_layer)
 
@@ -454,6 +458,29 @@ def _layer_bytes(
         token += queries * size
     cell = (2 * queries + 2 * keys) * size + 4 * shape.num_heads
     return num_tokens * token + num_cells * cell
+
+
+def _product_bytes(
+    shape: ModelShape, settings: ModelSettings, *, num_tokens: int, num_cells: int
+) -> int:
+    """What selective recomputation keeps of a layer: results of its seven linear maps and of its
+    attention."""
+    outputs = sum(output for _, output in shape.linear_shapes.values())
+    outputs += (shape.experts_per_token - 1) * (2 * shape.intermediate_size + shape.hidden_size)
+    attention = shape.num_heads * shape.head_dim
+    size = DTYPE_BYTES[settings.compute_dtype]
+    return num_tokens * outputs * size + num_cells * (attention * size + 4 * shape.num_heads)
+
+
+def _shared_bytes(
+    shape: ModelShape, settings: ModelSettings, *, num_tokens: int, num_cells: int
+) -> int:
+    """The part of `_product_bytes` that the backward pass of a layer needs: gate and up, and the
+    attention's output."""
+    size = DTYPE_BYTES[settings.compute_dtype]
+    inner = 2 * shape.intermediate_size * shape.experts_per_token
+    attention = shape.num_heads * shape.head_dim
+    return num_tokens * inner * size + num_cells * (attention * size + 4 * shape.num_heads)
 
 
 def _final_bytes(shape: ModelShape, settings: ModelSettings) -> int:

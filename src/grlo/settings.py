@@ -62,7 +62,9 @@ class ModelSettings:
     """Type that weights and optimizer state are kept in. Updates of 1e-6 vanish in bfloat16."""
     compute_dtype: Dtype = "bfloat16"
     """Type of matrix products (autocast) when it differs from `param_dtype`."""
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: bool | Literal["selective"] = True
+    """Whether the backward pass computes layers again instead of keeping what is inside them.
+    `selective` keeps products of matrices and attention, and computes only what is cheap again."""
     attention: Literal["packed", "sdpa", "eager", "flash_attention_2"] = "packed"
     """`packed` leaves padding out and computes a prompt once for all its samples."""
     lora: LoraSettings | None = None

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -14,6 +15,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from allocations import allocations
 from grlo import packed
 from grlo.algorithms.cispo import CISPO
 from grlo.algorithms.dapo import DAPO
@@ -342,12 +344,34 @@ def test_products_in_bfloat16_give_nearly_the_update_of_float32(policy_path):
 
 def test_gradient_checkpointing_changes_no_gradient(policy_path):
     results = []
-    for flag in (False, True):
+    for flag in (False, True, "selective"):
         recipe = make_recipe(policy_path, GRPO(), policy={"gradient_checkpointing": flag})
         learner = Learner(recipe, device="cpu")
         learner.update(credit(learner, make_batch()), step=1)
         results.append(weights(learner))
     torch.testing.assert_close(results[0], results[1], atol=1e-7, rtol=0)
+    torch.testing.assert_close(results[0], results[2], atol=1e-7, rtol=0)
+
+
+def test_selective_recomputation_keeps_less_than_all_and_does_no_product_twice(policy_path):
+    """Bytes that the allocator has handed out after a forward pass, and products of a backward."""
+    kept, flops = {}, {}
+    for flag in (False, True, "selective"):
+        settings = make_recipe(policy_path, GRPO(), policy={"gradient_checkpointing": flag}).policy
+        model = models.load_policy(settings, device="cpu")
+        options = {"temperature": 0.7, "compute_dtype": torch.float32}
+        kept[flag] = allocations(
+            lambda model=model, options=options: token_logprobs(model, make_batch(), **options)
+        ).kept
+        results = token_logprobs(model, make_batch(), **options)
+        with FlopCounterMode(display=False) as counter:
+            results[0].sum().backward()
+        flops[flag] = counter.get_total_flops()
+    assert kept[True] < 0.7 * kept["selective"]
+    assert kept["selective"] < 0.8 * kept[False]
+    # Rotary frequencies and the like are products of next to nothing.
+    assert flops["selective"] == pytest.approx(flops[False], rel=0.01)
+    assert flops[False] < 0.8 * flops[True]
 
 
 def test_adapters_train_alone_serve_their_own_reference_and_merge_exactly(policy_path):

@@ -286,7 +286,7 @@ def test_fine_tuning_goes_on_after_running_out_of_memory(policy_path, monkeypatc
     assert found_metrics["update/micro_batch_tokens"] < 60
 
 
-# Offloading ----------------------------------------------------------------------------------------
+# Offloading ---------------------------------------------------------------------------------------
 
 
 def states(learner: Learner, name: str) -> list[torch.Tensor]:
@@ -361,7 +361,7 @@ def test_a_run_with_offloading_resumes_bit_for_bit(
     assert torch.equal(weights(whole), weights(resumed))
 
 
-# Peaks ---------------------------------------------------------------------------------------------
+# Peaks --------------------------------------------------------------------------------------------
 
 
 def repeated(batch: Batch, times: int) -> Batch:
@@ -376,19 +376,18 @@ def wide_path(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("wide")
     config = Qwen3Config(
         vocab_size=VOCAB,
-        hidden_size=96,
-        intermediate_size=192,
-        num_hidden_layers=4,
+        hidden_size=192,
+        intermediate_size=384,
+        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=24,
+        head_dim=48,
     )
     Qwen3ForCausalLM(config).save_pretrained(path)
     return path
 
 
-@pytest.mark.parametrize("attention", ["packed", "sdpa"])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("attention", "checkpointing"), [("packed", True), ("sdpa", False)])
 def test_peak_memory_of_learning_grows_with_the_token_budget_and_not_with_the_batch(
     wide_path, attention, checkpointing
 ):
@@ -412,8 +411,9 @@ def test_peak_memory_of_learning_grows_with_the_token_budget_and_not_with_the_ba
         update = allocations(lambda: learner.update(train_batch, step=2)).peak
         return update, allocations(annotate).peak
 
-    small = peaks(40, 800)
-    many_rows, more_tokens = peaks(8 * 40, 800), peaks(8 * 40, 4 * 800)
+    # Two micro-batches at least: gradients are there from the second on.
+    small = peaks(14, 150)
+    many_rows, more_tokens = peaks(8 * 14, 150), peaks(8 * 14, 4 * 150)
     for before, rows, tokens in zip(small, many_rows, more_tokens, strict=True):
         assert rows < 1.1 * before
         assert tokens > 1.5 * before

@@ -530,7 +530,8 @@ def _show_costs(
     responses = sampling.prompts_per_step * sampling.samples_per_prompt * recipe.training.steps
     length = recipe.prompts.max_prompt_tokens + sampling.max_tokens
     # A pass back costs two forward; with gradient checkpointing the forward pass is done twice.
-    training = recipe.training.num_epochs * (3 + recipe.policy.gradient_checkpointing)
+    # Selective checkpointing does no product twice.
+    training = recipe.training.num_epochs * (3 + (recipe.policy.gradient_checkpointing is True))
     needs_reference = getattr(recipe.algorithm, "needs_reference", False)
     # The policy draws, is read again before the update, and is trained; all draws are scored.
     passes = [

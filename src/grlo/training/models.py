@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -24,6 +25,19 @@ from grlo.settings import CriticSettings, LoraSettings, ModelSettings
 EntropyMode = Literal["none", "detached", "gradient"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+_aten = torch.ops.aten
+_EXPENSIVE = (
+    _aten.mm.default,
+    _aten.addmm.default,
+    _aten.bmm.default,
+    _aten._grouped_mm.default,
+    _aten._scaled_dot_product_flash_attention.default,
+    _aten._scaled_dot_product_efficient_attention.default,
+    _aten._scaled_dot_product_cudnn_attention.default,
+    _aten._scaled_dot_product_flash_attention_for_cpu.default,
+)
+"""Operators whose results selective recomputation keeps; all others read memory, mostly."""
 
 # Logits of one chunk of positions, in elements: 64 Mi float32 values are 256 MiB.
 _LOGITS_PER_CHUNK = 2**26
@@ -117,9 +131,12 @@ def recompute_activations(model: PreTrainedModel, settings: ModelSettings) -> No
     """Has layers computed again in the backward pass, as far as the settings ask for it."""
     if not settings.gradient_checkpointing:
         return
+    options: dict[str, object] = {"use_reentrant": False}
+    if settings.gradient_checkpointing == "selective":
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, list(_EXPENSIVE))
     # Renamed in transformers 5.2x; both names take the options as their first argument.
     enable = getattr(model, "activation_checkpointing_enable", None)
-    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    (enable or model.gradient_checkpointing_enable)(options)
 
 
 def _add_adapters(model: PreTrainedModel, lora: LoraSettings, *, task: str) -> PreTrainedModel:
