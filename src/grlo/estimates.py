@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from grlo.errors import ModelError
-from grlo.settings import Dtype, LoraSettings, ModelSettings, Recipe
+from grlo.settings import Dtype, LoraSettings, ModelSettings, OptimizerSettings, Recipe
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 LOGIT_CHUNK_ELEMENTS = 2**26
@@ -70,16 +70,21 @@ class ModelShape:
     def num_parameters(self) -> int:
         """All distinct parameters."""
         attention, mlp = self.attention_parameters, self.mlp_parameters
+        router = self.hidden_size * self.num_experts if self.num_experts > 1 else 0
+        layer = attention + mlp * self.num_experts + router
+        embedding = self.vocab_size * self.hidden_size
+        shares_head = self.tied_embeddings and not self.num_labels
+        head = 0 if shares_head else self.head_parameters
+        return embedding + self.num_layers * layer + head + self.vector_parameters
+
+    @property
+    def vector_parameters(self) -> int:
+        """Of norms and biases."""
         queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         biases = self.qkv_bias * (queries + 2 * keys) + self.output_bias * self.hidden_size
         biases += self.mlp_bias * (2 * self.intermediate_size + self.hidden_size)
         norms = 2 * self.hidden_size + self.query_key_norm * 2 * self.head_dim
-        router = self.hidden_size * self.num_experts if self.num_experts > 1 else 0
-        layer = attention + mlp * self.num_experts + router + biases + norms
-        embedding = self.vocab_size * self.hidden_size
-        shares_head = self.tied_embeddings and not self.num_labels
-        head = 0 if shares_head else self.head_parameters
-        return embedding + self.num_layers * layer + self.hidden_size + head
+        return self.num_layers * (biases + norms) + self.hidden_size
 
     @property
     def active_parameters(self) -> int:
@@ -328,10 +333,20 @@ def lora_parameters(shape: ModelShape, lora: LoraSettings) -> int:
     return shape.num_layers * lora.rank * sum(adapted)
 
 
-def optimizer_bytes(shape: ModelShape, recipe: Recipe, *, lora: LoraSettings | None) -> int:
-    """Both moments of all parameters that are trained, in the type that these are kept in."""
+def optimizer_bytes(
+    shape: ModelShape, recipe: Recipe, settings: OptimizerSettings, *, lora: LoraSettings | None
+) -> int:
+    """Both moments of all parameters that are trained.
+
+    In 8 bits every block of 256 has a float32 scale besides, and vectors, which are smaller than
+    4,096 elements, keep float32 moments; adapters that small are few and not looked for.
+    """
     num_trained = shape.num_parameters if lora is None else lora_parameters(shape, lora)
-    return 2 * num_trained * DTYPE_BYTES[recipe.policy.param_dtype]
+    if settings.name == "adamw":
+        return 2 * num_trained * DTYPE_BYTES[recipe.policy.param_dtype]
+    num_vectors = shape.vector_parameters if lora is None else 0
+    num_quantized = num_trained - num_vectors
+    return 2 * 4 * num_vectors + 2 * (num_quantized + 4 * num_quantized // 256)
 
 
 def _trained_items(
@@ -348,7 +363,8 @@ def _trained_items(
     update: Phase = "policy's update" if name == "policy" else "critic's update"
     step: Phase = "policy's step" if name == "policy" else "critic's step"
     is_away = name == "critic" and "critic" in offload
-    states = optimizer_bytes(shape, recipe, lora=lora)
+    settings = recipe.optimizer if name == "policy" else recipe.critic.optimizer
+    bits = "" if settings.name == "adamw" else ", 8 bits"
     return [
         MemoryItem(
             f"{name} weights",
@@ -356,9 +372,9 @@ def _trained_items(
             (num_trained + frozen) * param_bytes,
         ),
         MemoryItem(
-            f"{name} optimizer (two moments)",
+            f"{name} optimizer (two moments{bits})",
             (step,) if "optimizer" in offload else PHASES,
-            states,
+            optimizer_bytes(shape, recipe, settings, lora=lora),
         ),
         MemoryItem(f"{name} gradients", (update, step), num_trained * param_bytes),
     ]

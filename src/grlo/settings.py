@@ -127,6 +127,9 @@ class OptimizerSettings:
     """AdamW (Loshchilov and Hutter 2019)."""
 
     learning_rate: float
+    name: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw_8bit` keeps both moments of parameters with 4,096 elements or more in 8 bits, by
+    blocks of 256 (Dettmers et al. 2022, arXiv 2110.02861), through bitsandbytes."""
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.01

@@ -609,6 +609,12 @@ def _check_software(recipe: Recipe, findings: _Findings) -> None:
         findings.problems.append(
             "policy.lora: peft is not installed. Install it with: pip install 'grlo[lora]'"
         )
+    optimizers = {recipe.optimizer.name, recipe.critic.optimizer.name}
+    if "adamw_8bit" in optimizers and importlib.util.find_spec("bitsandbytes") is None:
+        findings.problems.append(
+            "optimizer.name: bitsandbytes is not installed. Install it with: "
+            "pip install 'grlo[lowbit]'"
+        )
     _check_device(recipe.training.device, findings)
 
 
@@ -748,7 +754,7 @@ def _probe_reward(reward: Reward, prompt: Prompt, findings: _Findings, *, key: s
 
 def _stored_bytes(item: MemoryItem) -> int:
     """Weights of policy and critic and the optimizers' state are what a checkpoint holds."""
-    is_stored = item.component.endswith((" weights", " optimizer (two moments)"))
+    is_stored = item.component.endswith(" weights") or " optimizer (" in item.component
     return item.num_bytes if is_stored else 0
 
 

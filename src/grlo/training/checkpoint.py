@@ -26,6 +26,7 @@ from grlo.errors import CheckpointError
 from grlo.rollout import ChatRenderer
 from grlo.rundir import PARTIAL, list_checkpoints
 from grlo.training.models import merged_weights, plain_model
+from grlo.training.optimizers import loaded_state, moment_names, stored_state
 
 FORMAT = 1
 _MANIFEST, _STATE, _OPTIMIZER = (
@@ -188,14 +189,13 @@ def _restore_model(
                 parameter.copy_(_fitting(stored, f"{key}.value", parameter.shape, path))
         if f"{key}.step" not in stored:
             continue
-        moments = {}
-        for moment in ("exp_avg", "exp_avg_sq"):
-            expected.add(f"{key}.{moment}")
-            tensor = _fitting(stored, f"{key}.{moment}", parameter.shape, path)
-            moments[moment] = tensor.to(parameter.device, parameter.dtype)
-        expected.add(f"{key}.step")
-        step = stored[f"{key}.step"].to(parameter.device)
-        optimizer.state[parameter] = {"step": step, **moments}
+        prefix = f"{key}."
+        own = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
+        own.pop("value", None)
+        expected |= {prefix + part for part in own}
+        for moment in moment_names(optimizer):
+            _fitting(stored, prefix + moment, parameter.shape, path)
+        optimizer.state[parameter] = loaded_state(optimizer, parameter, own)
     return expected
 
 
@@ -216,8 +216,8 @@ def _optimizer_tensors(learner: Trained) -> dict[str, Tensor]:
                 continue
             if has_adapters:
                 tensors[f"{model_name}.{name}.value"] = parameter.detach().contiguous()
-            for key, value in state.get(parameter, {}).items():
-                tensors[f"{model_name}.{name}.{key}"] = value.contiguous()
+            for key, value in stored_state(state.get(parameter, {})).items():
+                tensors[f"{model_name}.{name}.{key}"] = value
     return tensors
 
 

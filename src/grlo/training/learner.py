@@ -40,6 +40,7 @@ from grlo.training.models import (
     token_values,
     without_adapters,
 )
+from grlo.training.optimizers import build_optimizer
 
 
 class Learner:
@@ -91,7 +92,7 @@ class Learner:
                 with self._offload.model(name, model):
                     pass  # What is not at work waits in the CPU's memory.
         self.optimizers = {
-            name: adamw(model, self._optimizer_settings[name])
+            name: build_optimizer(model, self._optimizer_settings[name])
             for name, model in self.models().items()
         }
 
@@ -353,19 +354,6 @@ class _TokenAverages:
 
     def means(self) -> dict[str, float]:
         return {name: total / self._counts[name] for name, total in self._sums.items()}
-
-
-def adamw(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """The optimizer of the parameters that are trained."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(
-        trained,
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
 
 
 def _non_finite(what: str) -> str:

@@ -25,9 +25,10 @@ from grlo.rollout import ChatRenderer
 from grlo.seeding import derive_rng, derive_seed
 from grlo.settings import OptimizerSettings, SFTRecipe
 from grlo.training.flops import Reading, reading
-from grlo.training.learner import adamw, learning_rate
+from grlo.training.learner import learning_rate
 from grlo.training.memory import MicroBatches, explained
 from grlo.training.models import DTYPES, load_policy, token_logprobs
+from grlo.training.optimizers import build_optimizer
 from grlo.types import Demonstration, LedgerEntry, StepResult
 
 
@@ -172,7 +173,7 @@ class SFTLearner:
         if checkpoint is not None and policy.lora is None:
             policy = replace(policy, model=str(checkpoint), revision=None)
         self.policy = load_policy(policy, device=device)
-        self.optimizers = {"policy": adamw(self.policy, recipe.optimizer)}
+        self.optimizers = {"policy": build_optimizer(self.policy, recipe.optimizer)}
 
     def at_work(self, name: str) -> AbstractContextManager[None]:
         """The policy and its optimizer's states are where they are used all the time."""
