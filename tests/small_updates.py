@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from grlo.batch import Batch, TrainBatch
@@ -105,3 +106,20 @@ def captured_gradients(learner: Learner, batch: TrainBatch, **update: Any) -> di
         optimizer.register_step_pre_hook(hook(name))
     learner.update(batch, **({"step": 1} | update))
     return captured
+
+
+def out_of_memory_once(
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, *, call: int
+) -> None:
+    """Has a function of a module lose what its `call`-th call gives to an allocator's refusal."""
+    function, calls = getattr(module, name), []
+
+    def failing(*args: Any, **options: Any) -> Any:
+        result = function(*args, **options)
+        calls.append(name)
+        if len(calls) == call:
+            monkeypatch.setattr(module, name, function)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
+        return result
+
+    monkeypatch.setattr(module, name, failing)

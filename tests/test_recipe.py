@@ -205,6 +205,10 @@ def test_a_plugin_must_be_a_dataclass_that_exists(folder: Path) -> None:
         (["algorithm.name=reinforce_pp", "algorithm.baseline=group"], "every advantage"),
         (["algorithm.name=reinforce_pp", "critic.model=x"], "has no critic"),
         (["algorithm.critic_warmup_steps=30"], "the policy would never be trained"),
+        (
+            ["critic.share_trunk=true", 'training.offload=["critic"]'],
+            "training.offload: critic with critic.share_trunk",
+        ),
         (["optimizer.learning_rate=1", "optimizer.warmup_steps=30"], "never reach its value"),
         (["optimizer.learning_rate=1", "optimizer.decay_start=0.5"], "no effect"),
         (["critic.optimizer.learning_rate=1", "critic.optimizer.final_fraction=0.1"], "no effect"),

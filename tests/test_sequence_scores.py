@@ -14,7 +14,9 @@ from transformers import (
     Qwen3ForSequenceClassification,
 )
 
-from grlo import packed
+from grlo import packed, sequence_scores
+from grlo.device_memory import TokenBudget
+from grlo.errors import DeviceMemoryError
 from grlo.sequence_scores import forward_scores, load_sequence_scorer, score_sequences
 
 SHAPE = {
@@ -134,3 +136,41 @@ def test_a_model_with_sliding_attention_is_scored_in_padded_batches(tmp_path) ->
     assert packed.is_supported(scorer) is (scorer.config._attn_implementation == packed.ATTENTION)
     scores = score_sequences(scorer, SEQUENCES, tokens_per_batch=30, groups=GROUPS)
     assert scores == pytest.approx(alone(path), abs=1e-4)
+
+
+def test_a_device_that_holds_few_tokens_scores_in_smaller_batches_from_then_on(
+    qwen, monkeypatch, capsys
+) -> None:
+    scorer = load_sequence_scorer(qwen, dtype=torch.float64).eval()
+    expected = score_sequences(scorer, SEQUENCES, tokens_per_batch=10_000, groups=GROUPS)
+    sizes = []
+
+    def small_device(model, sequences):
+        sizes.append(len(sequences))
+        scores = forward_scores(model, sequences)
+        if len(sequences) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
+        return scores
+
+    monkeypatch.setattr(sequence_scores, "forward_scores", small_device)
+    budget = TokenBudget(10_000)
+    found = score_sequences(scorer, SEQUENCES, tokens_per_batch=budget, groups=GROUPS)
+    assert found == pytest.approx(expected, abs=1e-12)
+    # Every distinct conversation once, besides what has failed.
+    assert sum(size for size in sizes if size <= 2) == len(set(SEQUENCES))
+    failures = sum(size > 2 for size in sizes)
+    warning = capsys.readouterr().err
+    assert failures == warning.count("Scores do not change") > 0
+    assert f"at most {budget.max_tokens} instead of" in warning
+    score_sequences(scorer, SEQUENCES, tokens_per_batch=budget, groups=GROUPS)
+    assert failures == sum(size > 2 for size in sizes)
+
+
+def test_a_conversation_that_does_not_fit_alone_is_told_with_what_to_do(qwen, monkeypatch) -> None:
+    def full(model, sequences):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
+
+    monkeypatch.setattr(sequence_scores, "forward_scores", full)
+    scorer = load_sequence_scorer(qwen, dtype=torch.float32).eval()
+    with pytest.raises(DeviceMemoryError, match=r"one conversation.*3\.00 GiB.*training\.offload"):
+        score_sequences(scorer, SEQUENCES, tokens_per_batch=10_000, groups=GROUPS)

@@ -25,6 +25,10 @@ class NonFiniteError(GrloError):
     """A loss or gradient is NaN or infinite; raised before the optimizer moves."""
 
 
+class DeviceMemoryError(GrloError):
+    """The memory of a device does not hold the smallest piece that work can be cut into."""
+
+
 class EngineError(GrloError):
     """A rollout engine was asked for something it cannot do."""
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from grlo.errors import ModelError
-from grlo.settings import LoraSettings, ModelSettings, Recipe
+from grlo.settings import Dtype, LoraSettings, ModelSettings, OptimizerSettings, Recipe
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 LOGIT_CHUNK_ELEMENTS = 2**27
-"""Logits that the learner holds at a time; see `grlo.training.output_head`."""
+"""Logits that the learner computes at a time; see `grlo.training.output_head`."""
+
+# On a CPU: what its caches hold, but rows worth a product.
+_CPU_LOGITS = 2**20
+_CPU_ROWS = 256
+
+SCORED_TOKENS = {"cpu": 4096, "cuda": 32768}
+"""Tokens that a reward model reads at a time, by device: rows worth a forward pass on a GPU, and
+rows whose activations stay in a CPU's cache; see `grlo.rewards.reward_model`."""
 
 # Names of modules that adapters may attach to, as (inputs, outputs) of a shape.
 _LINEAR_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -66,27 +74,38 @@ class ModelShape:
     @property
     def num_parameters(self) -> int:
         """All distinct parameters."""
-        attention, mlp = self._layer_matrices()
+        attention, mlp = self.attention_parameters, self.mlp_parameters
+        router = self.hidden_size * self.num_experts if self.num_experts > 1 else 0
+        layer = attention + mlp * self.num_experts + router
+        embedding = self.vocab_size * self.hidden_size
+        shares_head = self.tied_embeddings and not self.num_labels
+        head = 0 if shares_head else self.head_parameters
+        return embedding + self.num_layers * layer + head + self.vector_parameters
+
+    @property
+    def vector_parameters(self) -> int:
+        """Of norms and biases."""
         queries, keys = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         biases = self.qkv_bias * (queries + 2 * keys) + self.output_bias * self.hidden_size
         biases += self.mlp_bias * (2 * self.intermediate_size + self.hidden_size)
         norms = 2 * self.hidden_size + self.query_key_norm * 2 * self.head_dim
-        router = self.hidden_size * self.num_experts if self.num_experts > 1 else 0
-        layer = attention + mlp * self.num_experts + router + biases + norms
-        embedding = self.vocab_size * self.hidden_size
-        shares_head = self.tied_embeddings and not self.num_labels
-        head = 0 if shares_head else self.head_parameters
-        return embedding + self.num_layers * layer + self.hidden_size + head
+        return self.num_layers * (biases + norms) + self.hidden_size
 
     @property
     def active_parameters(self) -> int:
         """Weights that multiply each token, without embeddings, output head, norms and biases."""
-        attention, mlp = self._layer_matrices()
+        attention, mlp = self.attention_parameters, self.mlp_parameters
         return self.num_layers * (attention + mlp * self.experts_per_token)
 
-    def _layer_matrices(self) -> tuple[int, int]:
-        sizes = [inputs * outputs for inputs, outputs in self.linear_shapes.values()]
-        return sum(sizes[:4]), sum(sizes[4:])
+    @property
+    def attention_parameters(self) -> int:
+        """Weights of a layer's linear maps for attention."""
+        return sum(i * o for i, o in list(self.linear_shapes.values())[:4])
+
+    @property
+    def mlp_parameters(self) -> int:
+        """Weights of a layer's MLP, or of one of its experts."""
+        return sum(i * o for i, o in list(self.linear_shapes.values())[4:])
 
     @property
     def cache_elements_per_token(self) -> int:
@@ -189,28 +208,48 @@ def forward_flops(
     return weight_flops(shape, num_tokens=num_tokens, num_outputs=outputs) + attention
 
 
+def chunk_rows(vocab_size: int, device_type: str) -> int:
+    """Positions whose logits the learner computes together."""
+    most = max(1, LOGIT_CHUNK_ELEMENTS // vocab_size)
+    return min(most, max(_CPU_ROWS, _CPU_LOGITS // vocab_size)) if device_type == "cpu" else most
+
+
 # Memory -------------------------------------------------------------------------------------------
 
-Phase = Literal["always", "generate", "score", "update"]
+Phase = Literal[
+    "generate",
+    "score",
+    "annotate",
+    "critic's update",
+    "critic's step",
+    "policy's update",
+    "policy's step",
+]
+"""Parts of a training step; an `update` is forward and backward passes, a `step` its optimizer."""
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 @dataclass(frozen=True)
 class MemoryItem:
-    """Memory of one component."""
+    """Memory of one component on the device."""
 
     component: str
-    phase: Phase
-    """`always` is held throughout; the others only in their phase of a step."""
+    phases: tuple[Phase, ...]
+    """In which it is held."""
     num_bytes: int
 
 
-def peak_bytes(items: tuple[MemoryItem, ...]) -> int:
-    """What is always held, and the hungriest phase on top."""
-    totals: dict[Phase, int] = {"always": 0, "generate": 0, "score": 0, "update": 0}
-    for item in items:
-        totals[item.phase] += item.num_bytes
-    held = totals.pop("always")
-    return held + max(totals.values())
+def phase_bytes(items: Iterable[MemoryItem]) -> dict[Phase, int]:
+    """What is held in each phase."""
+    items = tuple(items)
+    return {
+        phase: sum(item.num_bytes for item in items if phase in item.phases) for phase in PHASES
+    }
+
+
+def peak_bytes(items: Iterable[MemoryItem]) -> int:
+    """What is held in the hungriest phase."""
+    return max(phase_bytes(items).values())
 
 
 def estimate_memory(
@@ -218,69 +257,70 @@ def estimate_memory(
     *,
     policy: ModelShape,
     critic: ModelShape | None = None,
-    rewards: Sequence[tuple[ModelShape, str | None]] = (),
+    rewards: Sequence[tuple[ModelShape, Dtype | None]] = (),
     num_sequences: int | None = None,
 ) -> tuple[MemoryItem, ...]:
-    """Memory per component of a training run on one device, without an engine on another one.
+    """Memory per component and phase of a training run on one device, without an engine on another.
+
+    Weights and states are exact, activations those of the largest micro-batch that
+    `grlo.batch.pack_groups` makes: a grid of attention with twice as many cells as the budget has
+    tokens.
 
     Args:
-        recipe: What is to be run.
+        recipe: What is to be run; its `training.micro_batch_tokens` is not 0.
         policy: Shape of the policy, and of the reference if the algorithm needs one.
-        critic: Shape of the critic, if the algorithm has one of its own.
+        critic: Shape of the critic, if the algorithm has one of its own; its head is taken for one
+            value.
         rewards: Shapes of the reward models, each with the type that the recipe states for it.
         num_sequences: Completions that the engine draws at a time; None is all of a step.
 
     Returns:
         Estimates; allocator overhead and fragmentation (usually 5 to 20 %) come on top.
     """
-    settings, sampling = recipe.policy, recipe.sampling
-    param_bytes, compute_bytes = (
-        DTYPE_BYTES[settings.param_dtype],
-        DTYPE_BYTES[settings.compute_dtype],
-    )
+    settings, sampling, offload = recipe.policy, recipe.sampling, recipe.training.offload
+    compute_bytes = DTYPE_BYTES[settings.compute_dtype]
     items = _trained_items("policy", policy, recipe, lora=settings.lora)
     if critic is not None:
+        critic = replace(critic, num_labels=1)
         items += _trained_items("critic", critic, recipe, lora=recipe.critic.lora)
     if recipe.critic.share_trunk:
-        # A head on the policy's trunk: one number per hidden unit.
-        head_bytes = policy.hidden_size * param_bytes
-        items += [
-            MemoryItem("critic weights", "always", head_bytes),
-            MemoryItem("critic optimizer (two moments)", "always", 2 * head_bytes),
-            MemoryItem("critic gradients", "update", head_bytes),
-        ]
-    if getattr(recipe.algorithm, "needs_reference", False):
-        items.append(MemoryItem("reference", "always", policy.num_parameters * compute_bytes))
+        items += _value_head_items(policy, recipe)
+    if getattr(recipe.algorithm, "needs_reference", False) and settings.lora is None:
+        phases: tuple[Phase, ...] = ("annotate",) if "reference" in offload else PHASES
+        items.append(MemoryItem("reference", phases, policy.num_parameters * compute_bytes))
     for shape, dtype in rewards:
-        default = "float32" if recipe.training.device == "cpu" else "bfloat16"
-        size = shape.num_parameters * DTYPE_BYTES[dtype or default]
-        items.append(MemoryItem("reward model", "always", size))
-    engine_dtype = getattr(recipe.engine, "dtype", None) or settings.compute_dtype
-    engine_bytes = DTYPE_BYTES.get(engine_dtype, compute_bytes)
-    # A device of the engine's own is none of the learner's memory.
-    has_own_device = bool(getattr(recipe.engine, "device", None))
-    place = "remote" if has_own_device else getattr(recipe.engine, "weights_place", "shared")
-    overlap = recipe.training.overlap
-    if place == "own" or (place == "shared" and (engine_bytes != param_bytes or overlap)):
-        size = policy.num_parameters * engine_bytes
-        sleeps = getattr(recipe.engine, "enable_sleep_mode", False)
-        phase: Phase = "generate" if sleeps and recipe.training.device != "cpu" else "always"
-        items.append(MemoryItem("engine's copy of the policy", phase, size))
+        on_cpu = recipe.training.device == "cpu"
+        dtype = dtype or ("float32" if on_cpu else "bfloat16")
+        phases = ("score",) if "reward_model" in offload else PHASES
+        size = shape.num_parameters * DTYPE_BYTES[dtype]
+        items.append(MemoryItem("reward model", phases, size))
+        num_tokens = SCORED_TOKENS["cpu" if on_cpu else "cuda"]
+        work = forward_bytes(
+            shape,
+            replace(settings, param_dtype=dtype, compute_dtype=dtype, attention="packed"),
+            num_tokens=num_tokens,
+            num_cells=2 * num_tokens,
+        )
+        items.append(MemoryItem("reward model's layer", ("score",), work))
     num_rows = sampling.prompts_per_step * sampling.samples_per_prompt
     length = recipe.prompts.max_prompt_tokens + sampling.max_tokens
     num_cached = min(num_sequences or num_rows, num_rows)
-    if place != "remote":
-        cache = num_cached * length * policy.cache_elements_per_token * engine_bytes
-        phase = "update" if overlap else "generate"
-        items.append(MemoryItem(f"key/value cache, full rows: {num_cached}", phase, cache))
-    # Policy and critic are updated one after the other; the larger one counts.
-    models = [policy, *([critic] if critic is not None else [])]
-    num_tokens = min(recipe.training.micro_batch_tokens, num_rows * length)
-    activations = num_tokens * max(_activation_bytes(model, settings) for model in models)
-    items.append(MemoryItem("activations", "update", activations))
-    positions = min(num_tokens * policy.vocab_size, LOGIT_CHUNK_ELEMENTS)
-    # Logits, their log-softmax and the gradient of the logits, in float32.
-    items.append(MemoryItem("logits of a chunk", "update", 3 * 4 * positions))
+    items += _engine_items(policy, recipe, num_cached=num_cached, length=length)
+    # A row that is longer than the budget is a micro-batch all the same.
+    num_tokens = min(max(recipe.training.micro_batch_tokens, length), num_rows * length)
+    trained = {"policy": policy} if critic is None else {"policy": policy, "critic": critic}
+    num_cells = 2 * num_tokens
+    sizes = {"num_tokens": num_tokens, "num_cells": num_cells}
+    if settings.attention != "packed":  # Padding goes through the linear maps too.
+        sizes["num_tokens"] = num_cells
+    for name, shape in trained.items():
+        update: Phase = "policy's update" if name == "policy" else "critic's update"
+        size = backward_bytes(shape, settings, **sizes)
+        items.append(MemoryItem(f"{name} activations", (update,), size))
+    # One model after the other.
+    work = max(forward_bytes(shape, settings, **sizes) for shape in trained.values())
+    items.append(MemoryItem("layer at work", ("annotate",), work))
+    items += _head_items(policy, recipe, num_tokens=num_tokens)
     return tuple(items)
 
 
@@ -295,37 +335,252 @@ def lora_parameters(shape: ModelShape, lora: LoraSettings) -> int:
     return shape.num_layers * lora.rank * sum(adapted)
 
 
+def optimizer_bytes(
+    shape: ModelShape, recipe: Recipe, settings: OptimizerSettings, *, lora: LoraSettings | None
+) -> int:
+    """Both moments of all parameters that are trained.
+
+    In 8 bits every block of 256 has a float32 scale besides, and vectors, which are smaller than
+    4,096 elements, keep float32 moments; adapters that small are few and not looked for.
+    """
+    num_trained = shape.num_parameters if lora is None else lora_parameters(shape, lora)
+    if settings.name == "adamw":
+        return 2 * num_trained * DTYPE_BYTES[recipe.policy.param_dtype]
+    num_vectors = shape.vector_parameters if lora is None else 0
+    num_quantized = num_trained - num_vectors
+    return 2 * 4 * num_vectors + 2 * (num_quantized + 4 * num_quantized // 256)
+
+
 def _trained_items(
-    name: str, shape: ModelShape, recipe: Recipe, *, lora: LoraSettings | None
+    name: Literal["policy", "critic"],
+    shape: ModelShape,
+    recipe: Recipe,
+    *,
+    lora: LoraSettings | None,
 ) -> list[MemoryItem]:
     param_bytes = DTYPE_BYTES[recipe.policy.param_dtype]
     num_trained = shape.num_parameters if lora is None else lora_parameters(shape, lora)
     frozen = 0 if lora is None else shape.num_parameters
-    items = [
-        MemoryItem(f"{name} weights", "always", (num_trained + frozen) * param_bytes),
-        MemoryItem(f"{name} optimizer (two moments)", "always", 2 * num_trained * param_bytes),
-        MemoryItem(f"{name} gradients", "update", num_trained * param_bytes),
+    offload = recipe.training.offload
+    update: Phase = "policy's update" if name == "policy" else "critic's update"
+    step: Phase = "policy's step" if name == "policy" else "critic's step"
+    is_away = name == "critic" and "critic" in offload
+    settings = recipe.optimizer if name == "policy" else recipe.critic.optimizer
+    bits = "" if settings.name == "adamw" else ", 8 bits"
+    return [
+        MemoryItem(
+            f"{name} weights",
+            ("annotate", update, step) if is_away else PHASES,
+            (num_trained + frozen) * param_bytes,
+        ),
+        MemoryItem(
+            f"{name} optimizer (two moments{bits})",
+            (step,) if "optimizer" in offload else PHASES,
+            optimizer_bytes(shape, recipe, settings, lora=lora),
+        ),
+        MemoryItem(f"{name} gradients", (update, step), num_trained * param_bytes),
     ]
-    if recipe.policy.compute_dtype != recipe.policy.param_dtype:
-        size = shape.num_parameters * DTYPE_BYTES[recipe.policy.compute_dtype]
-        items.append(MemoryItem(f"{name} autocast copies", "update", size))
+
+
+def _value_head_items(policy: ModelShape, recipe: Recipe) -> list[MemoryItem]:
+    """A critic on the policy's trunk: one number per hidden unit, updated with the policy."""
+    size = policy.hidden_size * DTYPE_BYTES[recipe.policy.param_dtype]
+    away = "optimizer" in recipe.training.offload
+    return [
+        MemoryItem("critic weights", PHASES, size),
+        # 8 bits would save nothing: it is a vector.
+        MemoryItem(
+            "critic optimizer (two moments)", ("policy's step",) if away else PHASES, 2 * size
+        ),
+        MemoryItem("critic gradients", ("policy's update", "policy's step"), size),
+    ]
+
+
+def _engine_items(
+    policy: ModelShape, recipe: Recipe, *, num_cached: int, length: int
+) -> list[MemoryItem]:
+    """Weights and key/value cache of an engine on the learner's device.
+
+    With `training.overlap` it draws while the learner annotates and updates; before the first step
+    and in evaluations it draws alone.
+    """
+    # A device of the engine's own is none of the learner's memory.
+    has_own_device = bool(getattr(recipe.engine, "device", None))
+    place = "remote" if has_own_device else getattr(recipe.engine, "weights_place", "shared")
+    if place == "remote":
+        return []
+    dtype = getattr(recipe.engine, "dtype", None) or recipe.policy.compute_dtype
+    engine_bytes = DTYPE_BYTES.get(dtype, DTYPE_BYTES[recipe.policy.compute_dtype])
+    overlap = recipe.training.overlap
+    items = []
+    if place == "own" or overlap or engine_bytes != DTYPE_BYTES[recipe.policy.param_dtype]:
+        sleeps = getattr(recipe.engine, "enable_sleep_mode", False) and not overlap
+        on_gpu = recipe.training.device != "cpu"
+        phases: tuple[Phase, ...] = ("generate",) if sleeps and on_gpu else PHASES
+        size = policy.num_parameters * engine_bytes
+        items.append(MemoryItem("engine's copy of the policy", phases, size))
+    cache = num_cached * length * policy.cache_elements_per_token * engine_bytes
+    phases = tuple(phase for phase in PHASES if overlap and phase != "score") or ("generate",)
+    items.append(MemoryItem(f"key/value cache, full rows: {num_cached}", phases, cache))
     return items
 
 
-def _activation_bytes(shape: ModelShape, settings: ModelSettings) -> int:
-    """What a token keeps for its backward pass.
+def _head_items(policy: ModelShape, recipe: Recipe, *, num_tokens: int) -> list[MemoryItem]:
+    """The output head at work, as `grlo.training.output_head` does it."""
+    settings = recipe.policy
+    compute_bytes = DTYPE_BYTES[settings.compute_dtype]
+    phases: tuple[Phase, ...] = ("annotate", "policy's update")
+    rows = chunk_rows(policy.vocab_size, "cpu" if recipe.training.device == "cpu" else "cuda")
+    logits = min(num_tokens, rows) * policy.vocab_size
+    # Three in float32: logits, a function of them, and what is left of the chunk before. Where
+    # products are in bfloat16, two of that type and a float32 take the place of the last two.
+    items = [MemoryItem("logits of a chunk", phases, 3 * 4 * logits)]
+    if settings.param_dtype != settings.compute_dtype:
+        size = policy.head_parameters * compute_bytes
+        items.append(MemoryItem("autocast copy of the head", phases, size))
+    if settings.lora is None:
+        # The sum over chunks and the product of one, before they join the other gradients.
+        size = policy.head_parameters * (DTYPE_BYTES[settings.param_dtype] + compute_bytes)
+        items.append(MemoryItem("gradient of the head", ("policy's update",), size))
+    return items
 
-    A layer keeps its input, both norms' outputs, the residual between, the attention's output
-    before and after its projection (6 hidden sizes in all), queries, keys and values before and
-    after rotation, and four inner vectors of the gated MLP; the attention matrix is not stored. The
-    count follows Korthikanti et al. 2022 (arXiv 2205.05198), section 4, for this kind of layer.
-    With checkpointing only the inputs of all layers and the inside of one are kept.
+
+def saved_bytes(
+    shape: ModelShape, settings: ModelSettings, *, num_tokens: int, num_cells: int
+) -> int:
+    """What the layers of a decoder keep for the backward pass.
+
+    Args:
+        shape: The model.
+        settings: Types, attention and what is computed again.
+        num_tokens: Tokens that go through the linear maps: N.
+        num_cells: Cells of the grid in which they attend to each other: rows x longest row.
     """
-    heads = shape.num_heads + 2 * shape.num_kv_heads
-    inner = shape.intermediate_size * shape.experts_per_token
-    layer = 6 * shape.hidden_size + 2 * heads * shape.head_dim + 4 * inner
+    whole = _layer_bytes(shape, settings, num_tokens=num_tokens, num_cells=num_cells)
+    stream = shape.hidden_size * _stream_bytes(settings) * num_tokens
+    if settings.gradient_checkpointing == "selective":
+        stream += _product_bytes(shape, settings, num_tokens=num_tokens, num_cells=num_cells)
     if settings.gradient_checkpointing:
-        elements = shape.num_layers * shape.hidden_size + layer
-    else:
-        elements = shape.num_layers * layer
-    return elements * DTYPE_BYTES[settings.compute_dtype]
+        return shape.num_layers * stream + _final_bytes(shape, settings) * num_tokens
+    return shape.num_layers * whole + _final_bytes(shape, settings) * num_tokens
+
+
+def backward_bytes(
+    shape: ModelShape, settings: ModelSettings, *, num_tokens: int, num_cells: int
+) -> int:
+    """The most that forward and backward pass hold besides weights and their gradients.
+
+    What is kept; one layer that is computed again under gradient checkpointing; the gradients that
+    are on their way, of hidden states and of the MLP's or attention's states; and the weights as
+    autocast has converted them: all of them, but for one layer where it is computed again.
+    """
+    size, stream = DTYPE_BYTES[settings.compute_dtype], _stream_bytes(settings)
+    saved = saved_bytes(shape, settings, num_tokens=num_tokens, num_cells=num_cells)
+    inner = num_tokens * shape.intermediate_size * shape.experts_per_token * size
+    queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    # In the MLP; or in the attention, by when the MLP's four inner states are gone.
+    attention = num_cells * (2 * queries + 2 * keys) * size - 4 * inner
+    moving = num_tokens * shape.hidden_size * stream + max(inner, attention)
+    copies = _autocast_bytes(shape, settings)
+    if not settings.gradient_checkpointing:
+        return saved + moving + copies
+    # By the time a layer is computed again, the last norm has done its part.
+    inputs = saved - _final_bytes(shape, settings) * num_tokens
+    again = _layer_bytes(shape, settings, num_tokens=num_tokens, num_cells=num_cells)
+    if settings.gradient_checkpointing == "selective":  # Part of a layer is there already.
+        again -= _shared_bytes(shape, settings, num_tokens=num_tokens, num_cells=num_cells)
+    at_layer = inputs + again + moving + copies // shape.num_layers
+    return max(saved + copies, at_layer)
+
+
+def forward_bytes(
+    shape: ModelShape, settings: ModelSettings, *, num_tokens: int, num_cells: int
+) -> int:
+    """The most that a pass without gradients holds besides weights: one layer at work, and the
+    weights as autocast has converted them.
+
+    Either its attention (two hidden states; queries, keys and values before and after they are
+    spread to the grid, with the output there and gathered again) or its MLP (two hidden states
+    and three inner vectors).
+    """
+    stream, size = _stream_bytes(settings), DTYPE_BYTES[settings.compute_dtype]
+    queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    hidden = 2 * shape.hidden_size * stream
+    attention = num_tokens * (hidden + (2 * queries + 2 * keys) * stream)
+    attention += num_cells * (2 * queries + 2 * keys) * stream
+    inner = shape.intermediate_size * shape.experts_per_token
+    mlp = num_tokens * (hidden + 3 * inner * size)
+    return max(attention, mlp) + _autocast_bytes(shape, settings)
+
+
+def _layer_bytes(
+    shape: ModelShape, settings: ModelSettings, *, num_tokens: int, num_cells: int
+) -> int:
+    """What one layer keeps for its backward pass.
+
+    The count of Korthikanti et al. 2022 (arXiv 2205.05198), section 4, for a layer with RMSNorm,
+    rotary positions, a gated MLP and attention that does not store its matrix. For every token:
+    both norms with their inputs and what the linear maps read; queries and keys before and after
+    their own norm; the attention's output; gate, its activation, up, and their product. For every
+    cell: queries, keys, values and output of the attention, and its normalizer. Norms keep less on
+    a CPU (`grlo.layers`).
+    """
+    size = DTYPE_BYTES[settings.compute_dtype]
+    queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    inner = shape.intermediate_size * shape.experts_per_token
+    # Norms work in float32. Autocast makes a copy of its input for each of the five linear maps
+    # that read a norm's output; otherwise they share it.
+    norms = 2 * (4 + 2 * size)
+    if settings.param_dtype != settings.compute_dtype:
+        norms = 2 * (4 + 4) + 5 * size
+    token = norms * shape.hidden_size + 4 * inner * size + 2 * 4
+    if shape.query_key_norm:
+        token += (4 + size) * (queries + keys) + 4 * (shape.num_heads + shape.num_kv_heads)
+    if settings.attention == "packed":  # Elsewhere the output is used where it lies.
+        token += queries * size
+    cell = (2 * queries + 2 * keys) * size + 4 * shape.num_heads
+    return num_tokens * token + num_cells * cell
+
+
+def _product_bytes(
+    shape: ModelShape, settings: ModelSettings, *, num_tokens: int, num_cells: int
+) -> int:
+    """What selective recomputation keeps of a layer: results of its seven linear maps and of its
+    attention."""
+    outputs = sum(output for _, output in shape.linear_shapes.values())
+    outputs += (shape.experts_per_token - 1) * (2 * shape.intermediate_size + shape.hidden_size)
+    attention = shape.num_heads * shape.head_dim
+    size = DTYPE_BYTES[settings.compute_dtype]
+    return num_tokens * outputs * size + num_cells * (attention * size + 4 * shape.num_heads)
+
+
+def _shared_bytes(
+    shape: ModelShape, settings: ModelSettings, *, num_tokens: int, num_cells: int
+) -> int:
+    """The part of `_product_bytes` that the backward pass of a layer needs: gate and up, and the
+    attention's output."""
+    size = DTYPE_BYTES[settings.compute_dtype]
+    inner = 2 * shape.intermediate_size * shape.experts_per_token
+    attention = shape.num_heads * shape.head_dim
+    return num_tokens * inner * size + num_cells * (attention * size + 4 * shape.num_heads)
+
+
+def _final_bytes(shape: ModelShape, settings: ModelSettings) -> int:
+    """Of a token: the last norm with its input and output, and the rotary tables, which rows of a
+    grid share."""
+    stream = _stream_bytes(settings)
+    tables = 2 * stream * shape.head_dim if settings.attention == "packed" else 0
+    return (4 + 2 * stream) * shape.hidden_size + tables
+
+
+def _autocast_bytes(shape: ModelShape, settings: ModelSettings) -> int:
+    """Weights of the layers' linear maps in the type of their products, where that is another."""
+    if settings.param_dtype == settings.compute_dtype:
+        return 0
+    weights = shape.attention_parameters + shape.mlp_parameters * shape.num_experts
+    return shape.num_layers * weights * DTYPE_BYTES[settings.compute_dtype]
+
+
+def _stream_bytes(settings: ModelSettings) -> int:
+    """Size of an element of the hidden states between layers; autocast leaves them in float32."""
+    return DTYPE_BYTES[settings.param_dtype]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -44,6 +44,8 @@ class BuildContext:
     snapshot: bool = False
     """An engine must hold weights of its own, which `load_weights` alone changes: it draws while
     the learner updates its."""
+    offload: Collection[str] = ()
+    """What is kept in the CPU's memory while it is not at work; see `grlo.settings.Offload`."""
 
 
 class Renderer(Protocol):

@@ -211,6 +211,11 @@ def validate(recipe: Recipe) -> list[str]:
             "prompt stay together). Use at most one mini-batch per prompt."
         )
     problems += _overlap_problems(recipe)
+    if "critic" in recipe.training.offload and recipe.critic.share_trunk:
+        problems.append(
+            "training.offload: critic with critic.share_trunk: its trunk is the policy's, which "
+            "does not leave the device. Remove critic from offload, or share_trunk."
+        )
     best_by = recipe.checkpoint.best_by
     section = {"gold/mean": "gold"}.get(best_by, "evaluation" if "eval/" in best_by else "")
     if section and getattr(recipe, section) is None:

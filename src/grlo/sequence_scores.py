@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from grlo import packed
 from grlo.batch import pack_shared
-from grlo.errors import ModelError
+from grlo.device_memory import TokenBudget, lacks_memory
+from grlo.errors import DeviceMemoryError, ModelError
 from grlo.inference import evaluating
 from grlo.interfaces import Progress, silent
 from grlo.layers import use_fast_layers
@@ -148,7 +150,7 @@ def score_sequences(
     model: PreTrainedModel,
     sequences: Sequence[tuple[int, ...]],
     *,
-    tokens_per_batch: int,
+    tokens_per_batch: int | TokenBudget,
     groups: Sequence[Hashable] | None = None,
     progress: Progress = silent,
 ) -> list[float]:
@@ -157,13 +159,17 @@ def score_sequences(
     Args:
         model: From `load_sequence_scorer`.
         sequences: Token ids of each conversation.
-        tokens_per_batch: Tokens of a batch; those that neighbours share count once.
+        tokens_per_batch: Tokens of a batch; those that neighbours share count once. Where memory
+            runs out they are halved, in a `TokenBudget` for calls to come too.
         groups: Sequences of one group begin alike, as answers to one prompt do: what they share is
             computed once. None has no groups.
         progress: Told of distinct sequences and of their tokens.
 
     Returns:
         One score per sequence; NaN or infinite where the model gives that.
+
+    Raises:
+        DeviceMemoryError: Memory does not hold a single conversation.
     """
     numbers: dict[Hashable, int] = {}
     group_of: dict[tuple[int, ...], int] = {}
@@ -172,23 +178,56 @@ def score_sequences(
         group_of.setdefault(sequence, numbers.setdefault(group, len(numbers)))
     # Within a group those that go on alike for longest are neighbours.
     unique = sorted(group_of, key=lambda sequence: (group_of[sequence], sequence))
-    shared = [0] * len(unique)
-    for row, (one, other) in enumerate(pairwise(unique), 1):
-        if group_of[one] == group_of[other]:
-            shared[row] = _common(one, other)
+    is_budget = isinstance(tokens_per_batch, TokenBudget)
+    budget = tokens_per_batch if is_budget else TokenBudget(tokens_per_batch)
     scores: dict[tuple[int, ...], float] = {}
     tokens = 0
     with evaluating(model):
-        for part in pack_shared([len(s) for s in unique], shared, max_tokens=tokens_per_batch):
-            batch = [unique[index] for index in part]
-            for sequence, score in zip(batch, forward_scores(model, batch).tolist(), strict=True):
-                if not math.isfinite(score):
-                    # What is not a number reaches the tokens that neighbours share with it.
-                    score = forward_scores(model, [sequence]).item()
-                scores[sequence] = score
-            tokens += sum(map(len, batch))
-            progress(done=len(scores), total=len(unique), tokens=tokens)
+        # Once, unless memory runs out: the rest is then cut anew.
+        while left := [sequence for sequence in unique if sequence not in scores]:
+            shared = [0] * len(left)
+            for row, (one, other) in enumerate(pairwise(left), 1):
+                if group_of[one] == group_of[other]:
+                    shared[row] = _common(one, other)
+            lengths = [len(sequence) for sequence in left]
+            for part in pack_shared(lengths, shared, max_tokens=budget.max_tokens):
+                batch = [left[index] for index in part]
+                reason = lacks_memory(partial(_add_scores, scores, model, batch))
+                if reason is not None:
+                    _halve(budget, batch, reason)
+                    break
+                tokens += sum(map(len, batch))
+                progress(done=len(scores), total=len(unique), tokens=tokens)
     return [scores[sequence] for sequence in sequences]
+
+
+def _add_scores(
+    scores: dict[tuple[int, ...], float], model: PreTrainedModel, batch: Sequence[tuple[int, ...]]
+) -> None:
+    for sequence, score in zip(batch, forward_scores(model, batch).tolist(), strict=True):
+        if not math.isfinite(score):
+            # What is not a number reaches the tokens that neighbours share with it.
+            score = forward_scores(model, [sequence]).item()
+        scores[sequence] = score
+
+
+def _halve(budget: TokenBudget, batch: Sequence[tuple[int, ...]], reason: str) -> None:
+    longest = max(map(len, batch))
+    if len(batch) == 1:
+        raise DeviceMemoryError(
+            f"memory does not hold one conversation ({longest} tokens) in a reward model at a "
+            f"time: {reason}. Lower its max_tokens, keep what a phase does not need in the CPU's "
+            "memory (training.offload), or lower engine.max_rows."
+        )
+    num_shared = sum(_common(one, other) for one, other in pairwise(batch))
+    budget.halve(
+        num_tokens=sum(map(len, batch)) - num_shared,
+        num_rows=len(batch),
+        longest=longest,
+        what="a batch of a reward model",
+        same="Scores",
+        reason=reason,
+    )
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:

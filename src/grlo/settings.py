@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 Dtype = Literal["float32", "bfloat16"]
+Offload = Literal["optimizer", "reference", "critic", "reward_model"]
+"""What can be kept in the CPU's memory while it is not at work."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -60,7 +62,9 @@ class ModelSettings:
     """Type that weights and optimizer state are kept in. Updates of 1e-6 vanish in bfloat16."""
     compute_dtype: Dtype = "bfloat16"
     """Type of matrix products (autocast) when it differs from `param_dtype`."""
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: bool | Literal["selective"] = True
+    """Whether the backward pass computes layers again instead of keeping what is inside them.
+    `selective` keeps products of matrices and attention, and computes only what is cheap again."""
     attention: Literal["packed", "sdpa", "eager", "flash_attention_2"] = "packed"
     """`packed` leaves padding out and computes a prompt once for all its samples."""
     lora: LoraSettings | None = None
@@ -123,6 +127,9 @@ class OptimizerSettings:
     """AdamW (Loshchilov and Hutter 2019)."""
 
     learning_rate: float
+    name: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw_8bit` keeps both moments of parameters with 4,096 elements or more in 8 bits, by
+    blocks of 256 (Dettmers et al. 2022, arXiv 2110.02861), through bitsandbytes."""
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.01
@@ -188,7 +195,13 @@ class TrainingSettings:
     num_epochs: int = 1
     """Passes over the rollouts of a step."""
     micro_batch_tokens: int = 16384
-    """Tokens (padding included) in one forward and backward pass; changes memory, not gradients."""
+    """Tokens in one forward and backward pass; changes memory, not gradients. 0 chooses by the
+    memory that the device has (`grlo.memory_plan`), and adds to `offload` what has to be. Where
+    memory runs out all the same, it is halved for the rest of the run."""
+    offload: tuple[Offload, ...] = ()
+    """What is kept in the CPU's memory while it is not at work: states of the `optimizer` but for
+    its step, weights of the `reference`, the `critic` or the `reward_model`. It changes no number,
+    and costs two transfers each time. For GPUs only."""
     device: str = "auto"
     """`auto` is `cuda` when there is one, else `cpu`."""
     num_threads: int = 0
@@ -202,7 +215,8 @@ class TrainingSettings:
         require(self.steps > 0, "steps must be positive")
         require(self.num_minibatches > 0, "num_minibatches must be positive")
         require(self.num_epochs > 0, "num_epochs must be positive")
-        require(self.micro_batch_tokens > 0, "micro_batch_tokens must be positive")
+        require(self.micro_batch_tokens >= 0, "micro_batch_tokens must not be negative")
+        require(len(set(self.offload)) == len(self.offload), "offload names something twice")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,36 @@ def test_a_sound_recipe_passes_and_shows_what_it_will_do(
     ):
         assert line in output
     assert "not checked" not in output
+
+
+def test_memory_is_shown_by_component_and_phase_with_the_plan(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / "recipe.toml"
+    check([path], overrides=["training.micro_batch_tokens=0"], weights=False)
+    output = capsys.readouterr().out.partition("== Memory (estimates) ==")[2]
+    assert re.search(r"policy weights +\S+ \S+ +always", output)
+    assert re.search(r"critic activations +\S+ \S+ +critic's update", output)
+    assert re.search(r"in all +\S+ \S+ +policy's step", output)
+    assert "micro-batches of 16384 tokens; in the CPU's memory: none" in output
+    assert "fits: of" in output
+    check([path], overrides=['training.device="cuda"'], weights=False)
+    output = capsys.readouterr().out
+    assert "not checked: memory of cuda: it is not on this machine" in output
+    (problem,) = problems_of(folder, 'training.offload=["critic"]', weights=False)
+    assert "training.offload: critic cannot wait" in problem
+
+
+def test_missing_bitsandbytes_is_a_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "bitsandbytes" else found(name, *rest),
+    )
+    overrides = ('optimizer.name="adamw_8bit"', "optimizer.learning_rate=1e-6")
+    (problem,) = problems_of(folder, *overrides, weights=False)
+    assert "grlo[lowbit]" in problem
 
 
 def test_tokens_are_shown_as_the_models_read_them(

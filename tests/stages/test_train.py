@@ -16,11 +16,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from grlo.errors import CheckpointError, DataError, ModelError
+from grlo.errors import CheckpointError, DataError, ModelError, RecipeError
 from grlo.recipe import load_recipe
 from grlo.rundir import RunDir, read_jsonl
 from grlo.stages.prompts_build import build
 from grlo.stages.train import train
+from grlo.training import learner as learner_module
 
 STEPS = 4
 NOT_NUMERICS = ("time/", "tokens_per_second/")
@@ -319,6 +320,52 @@ def test_every_start_records_its_machine(make_recipe, tmp_path):
     assert row["peak_dtype"] == "float32"
     assert run.peaks() == {0: row["peak_flops"]}
     assert row["peak_flops"] > 1e6
+
+
+def test_a_run_may_choose_its_micro_batches_and_records_and_keeps_them(make_recipe, tmp_path):
+    """On a CPU with room for all the plan is the default, so that nothing else changes."""
+    path = make_recipe(algorithm="ppo", steps=2)
+    run_stage(path, tmp_path / "stated")
+    path.write_text(path.read_text().replace("[training]", "[training]\nmicro_batch_tokens = 0"))
+    run_stage(path, tmp_path / "chosen")
+    assert_equal_runs(tmp_path / "stated", tmp_path / "chosen", 2)
+    run = RunDir(tmp_path / "chosen")
+    (row,) = read_jsonl(run.environment_file)
+    assert row["memory"]["micro_batch_tokens"] == 16384
+    assert row["memory"]["offload"] == []
+    assert 0 < row["memory"]["estimated_peak_bytes"] < row["memory"]["device_bytes"]
+    state = json.loads((run.checkpoint(2) / "grlo_state.json").read_text())
+    assert state["micro_batch_tokens"] == 16384
+
+
+def test_a_resumed_run_keeps_the_budget_that_memory_was_enough_for(
+    make_recipe, tmp_path, monkeypatch
+):
+    recipe = make_recipe(algorithm="grpo", steps=2)
+    plain, calls = learner_module.token_logprobs, []
+
+    def full_once(*args, **options):
+        calls.append(1)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(*args, **options)
+
+    monkeypatch.setattr(learner_module, "token_logprobs", full_once)
+    run_stage(recipe, tmp_path / "run")
+    run = RunDir(tmp_path / "run")
+    first, second = (row["update/micro_batch_tokens"] for row in run.metrics())
+    assert first == second < 16384
+    shutil.rmtree(run.checkpoint(2))
+    run_stage(recipe, run.path)
+    assert [row["update/micro_batch_tokens"] for row in run.metrics()] == [first, first]
+
+
+def test_nothing_can_leave_a_cpu_for_the_cpu(make_recipe, tmp_path):
+    path = make_recipe(algorithm="ppo", steps=2)
+    text = path.read_text()
+    path.write_text(text.replace("[training]", '[training]\noffload = ["critic"]'))
+    with pytest.raises(RecipeError, match=r"training\.offload: critic .* train on a GPU"):
+        run_stage(path, tmp_path / "run")
 
 
 def test_a_run_on_a_built_file_records_its_manifest_and_shows_it(make_recipe, tmp_path, capsys):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -14,7 +15,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from grlo import packed
+from allocations import allocations
+from grlo import packed, products
 from grlo.adapters import merged_weights
 from grlo.algorithms.cispo import CISPO
 from grlo.algorithms.dapo import DAPO
@@ -37,7 +39,7 @@ from grlo.settings import (
 )
 from grlo.training import output_head
 from grlo.training.learner import Learner, explained_variance, learning_rate
-from grlo.training.models import token_logprobs, token_values
+from grlo.training.models import load_policy, token_logprobs, token_values
 
 VOCAB = 61
 SHAPE = {
@@ -192,7 +194,7 @@ def test_micro_batch_size_padding_and_junk_do_not_change_an_update(
     for other, metrics in results[1:]:
         torch.testing.assert_close(results[0][0], other, atol=3e-6, rtol=0)
         for key, value in results[0][1].items():
-            if key.startswith("engine/"):
+            if key.startswith(("engine/", "update/")):
                 continue
             assert math.isclose(metrics[key], value, rel_tol=2e-3, abs_tol=2e-5), key
 
@@ -343,12 +345,42 @@ def test_products_in_bfloat16_give_nearly_the_update_of_float32(policy_path):
 
 def test_gradient_checkpointing_changes_no_gradient(policy_path):
     results = []
-    for flag in (False, True):
+    for flag in (False, True, "selective"):
         recipe = make_recipe(policy_path, GRPO(), policy={"gradient_checkpointing": flag})
         learner = Learner(recipe, device="cpu")
         learner.update(credit(learner, make_batch()), step=1)
         results.append(weights(learner))
     torch.testing.assert_close(results[0], results[1], atol=1e-7, rtol=0)
+    torch.testing.assert_close(results[0], results[2], atol=1e-7, rtol=0)
+
+
+def linear_flops(x, weight, *_, **__):
+    """Of `grlo.products`, which torch's counter does not know."""
+    return 2 * math.prod(x) * weight[0]
+
+
+ONEDNN_FLOPS = {torch.ops.mkldnn._linear_pointwise: linear_flops} if products.uses_onednn() else {}
+
+
+def test_selective_recomputation_keeps_less_than_all_and_does_no_product_twice(policy_path):
+    """Bytes that the allocator has handed out after a forward pass, and products of a backward."""
+    kept, flops = {}, {}
+    for flag in (False, True, "selective"):
+        settings = make_recipe(policy_path, GRPO(), policy={"gradient_checkpointing": flag}).policy
+        model = load_policy(settings, device="cpu")
+        options = {"temperature": 0.7, "compute_dtype": torch.float32}
+        kept[flag] = allocations(
+            lambda model=model, options=options: token_logprobs(model, make_batch(), **options)
+        ).kept
+        results = token_logprobs(model, make_batch(), **options)
+        with FlopCounterMode(display=False, custom_mapping=ONEDNN_FLOPS) as counter:
+            results[0].sum().backward()
+        flops[flag] = counter.get_total_flops()
+    assert kept[True] < 0.7 * kept["selective"]
+    assert kept["selective"] < 0.8 * kept[False]
+    # Rotary frequencies and the like are products of next to nothing.
+    assert flops["selective"] == pytest.approx(flops[False], rel=0.01)
+    assert flops[False] < 0.8 * flops[True]
 
 
 def test_adapters_train_alone_serve_their_own_reference_and_merge_exactly(policy_path):

@@ -27,6 +27,7 @@ from small_updates import (
     flat,
     make_batch,
     make_recipe,
+    out_of_memory_once,
     weights,
 )
 
@@ -169,8 +170,32 @@ def test_micro_batch_size_padding_and_junk_do_not_change_an_update(
     for other, metrics in results[1:]:
         torch.testing.assert_close(results[0][0], other, atol=3e-6, rtol=0)
         for key, value in results[0][1].items():
-            if not key.startswith("engine/"):
+            if not key.startswith(("engine/", "update/")):
                 assert math.isclose(metrics[key], value, rel_tol=2e-3, abs_tol=2e-5), key
+
+
+def test_running_out_of_memory_in_the_shared_pass_changes_neither_annotations_nor_update(
+    policy_path, monkeypatch
+):
+    options = {"num_epochs": 2, "micro_batch_tokens": 40, "optimizer": {"eps": 1e-3}}
+    plain = make_learner(policy_path, **options)
+    batch = credit(plain, make_batch())
+    metrics = plain.update(batch, step=1)
+    annotating, updating = (
+        make_learner(policy_path, **options),
+        make_learner(policy_path, **options),
+    )
+    out_of_memory_once(monkeypatch, learner_module, "token_logprobs_and_values", call=2)
+    found = credit(annotating, make_batch())
+    assert annotating.micro_batches.max_tokens < 40
+    for key in ("old_logprobs_BT", "old_values_BT"):
+        torch.testing.assert_close(getattr(found, key), getattr(batch, key), atol=1e-5, rtol=0)
+    out_of_memory_once(monkeypatch, learner_module, "token_logprobs_and_values", call=2)
+    found_metrics = updating.update(batch, step=1)
+    assert found_metrics.pop("update/micro_batch_tokens") < metrics.pop("update/micro_batch_tokens")
+    torch.testing.assert_close(weights(updating), weights(plain), atol=1e-6, rtol=0)
+    for key, value in metrics.items():
+        assert found_metrics[key] == pytest.approx(value, rel=1e-3, abs=1e-6, nan_ok=True), key
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,16 @@ from grlo.algorithms.gspo import GSPO
 from grlo.algorithms.ppo import PPO
 from grlo.algorithms.reinforce_pp import ReinforcePlusPlus
 from grlo.algorithms.rloo import RLOO
+from grlo.training import learner as learner_module
 from grlo.training.learner import Learner
-from small_updates import captured_gradients, credit, make_batch, make_recipe, weights
+from small_updates import (
+    captured_gradients,
+    credit,
+    make_batch,
+    make_recipe,
+    out_of_memory_once,
+    weights,
+)
 
 # The second and the fourth group have no spread.
 SCORES = [1.0, 0.0, 0.5, 0.5, -1.0, 2.0, 0.0, 0.0]
@@ -87,6 +95,26 @@ def test_parts_of_any_size_give_the_gradient_of_all_rows(policy_path, name):
     for key, gradient in gradients[0].items():
         for other in gradients[1:]:
             torch.testing.assert_close(other[key], gradient, atol=1e-7, rtol=1e-5)
+
+
+def test_running_out_of_memory_reads_the_same_rows_again_and_counts_them_once(
+    policy_path, monkeypatch
+):
+    options = {"micro_batch_tokens": 18, "optimizer": {"eps": 1e-3}}
+    plain, found = (make_learner(policy_path, GRPO(), **options) for _ in range(2))
+    batch = credit(plain, make_batch(scores=SCORES))
+    metrics = plain.update(batch, step=1)
+    rows, done = counted_rows(found), []
+    out_of_memory_once(monkeypatch, learner_module, "token_logprobs", call=2)
+    found_metrics = found.update(
+        batch, step=1, progress=lambda **counts: done.append(counts["done"])
+    )
+    assert found_metrics.pop("update/micro_batch_tokens") < metrics.pop("update/micro_batch_tokens")
+    assert sum(rows) > len(READ)
+    assert max(done) <= len(SCORES)
+    torch.testing.assert_close(weights(found), weights(plain), atol=1e-6, rtol=0)
+    for key, value in metrics.items():
+        assert found_metrics[key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
 
 
 def test_only_rows_with_an_advantage_are_read(policy_path):

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from grlo.device_memory import TokenBudget
 from grlo.errors import RewardError
+from grlo.estimates import SCORED_TOKENS
 from grlo.interfaces import BuildContext, Progress, silent
 from grlo.moments import RunningMoments
+from grlo.offload import Offload
 from grlo.rollout import ChatRenderer
 from grlo.sequence_scores import (
     check_renderer,
@@ -25,9 +28,6 @@ from grlo.types import Message, Rollout, Score, Usage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-# Rows of a batch worth a forward pass on a GPU, and rows whose activations stay in a CPU's cache.
-_TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 32768}
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,14 @@ class RewardModelSettings:
         check_renderer(renderer, model)
         torch.nn.Module.to(model, context.device)
         model.requires_grad_(False).eval()
-        budget = self.tokens_per_batch or _TOKENS_PER_BATCH.get(device_type, 4096)
-        return RewardModel(model, renderer, settings=self, tokens_per_batch=budget)
+        budget = self.tokens_per_batch or SCORED_TOKENS.get(device_type, SCORED_TOKENS["cpu"])
+        return RewardModel(
+            model,
+            renderer,
+            settings=self,
+            tokens_per_batch=budget,
+            offload=Offload(context.offload, device=context.device),
+        )
 
 
 class RewardModel:
@@ -91,6 +97,7 @@ class RewardModel:
         renderer: Of the reward model's own checkpoint.
         settings: See `RewardModelSettings`.
         tokens_per_batch: Tokens in one forward pass.
+        offload: Says whether the weights wait in the CPU's memory between calls.
     """
 
     def __init__(
@@ -100,9 +107,13 @@ class RewardModel:
         *,
         settings: RewardModelSettings,
         tokens_per_batch: int,
+        offload: Offload,
     ) -> None:
         self._model, self._renderer, self._settings = model, renderer, settings
-        self._tokens_per_batch = tokens_per_batch
+        self._budget = TokenBudget(tokens_per_batch)
+        self._offload = offload
+        with offload.model("reward_model", model):
+            pass  # Until something is to be scored.
         self._statistics = RunningMoments()
         self._metrics: dict[str, float] = {}
 
@@ -147,13 +158,14 @@ class RewardModel:
             sequences.append(tokens)
             prompts.append(tuple(messages))
             num_truncated += truncated
-        scores = score_sequences(
-            self._model,
-            sequences,
-            tokens_per_batch=self._tokens_per_batch,
-            groups=prompts,
-            progress=progress,
-        )
+        with self._offload.model("reward_model", self._model):
+            scores = score_sequences(
+                self._model,
+                sequences,
+                tokens_per_batch=self._budget,
+                groups=prompts,
+                progress=progress,
+            )
         num_answers = max(1, len(answers))
         num_unscored = sum(not math.isfinite(score) for score in scores)
         self._metrics = {

@@ -17,14 +17,17 @@ from typing import Any
 from grlo import registry
 from grlo.errors import CheckpointError, GrloError, ModelError, RecipeError
 from grlo.estimates import (
+    PHASES,
     MemoryItem,
     ModelShape,
     estimate_memory,
     forward_flops,
     peak_bytes,
+    phase_bytes,
     read_shape,
 )
 from grlo.interfaces import BuildContext, Reward
+from grlo.memory_plan import MOST_TOKENS, USABLE_SHARE
 from grlo.prompts.sources import (
     count_duplicates,
     listed,
@@ -37,7 +40,7 @@ from grlo.recipe import differences, format_recipe, load_dumped, load_recipe
 from grlo.rewards import SingleReward, single_rewards, style_problems
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
-from grlo.settings import Recipe
+from grlo.settings import Dtype, Recipe
 from grlo.trackers import TRACKERS
 from grlo.types import Completion, Message, Prompt, Rollout
 
@@ -125,7 +128,14 @@ def check(
     _show_schedule(recipe, prompts)
     if policy is not None:
         critic_shape = critic.shape if critic else None
-        _show_costs(recipe, policy.shape, critic=critic_shape, rewards=rewards, gold=gold_rewards)
+        _show_costs(
+            recipe,
+            policy.shape,
+            critic=critic_shape,
+            rewards=rewards,
+            gold=gold_rewards,
+            findings=findings,
+        )
         if run_dir is not None:
             _check_disk(run_dir, recipe, policy.shape, critic_shape, findings)
     elif run_dir is not None:
@@ -251,7 +261,7 @@ def _check_context(shape: ModelShape, recipe: Recipe, findings: _Findings) -> No
 
 def _check_rewards(
     reward: object, prompts: Sequence[Prompt], findings: _Findings, *, key: str
-) -> list[tuple[ModelShape, str | None]]:
+) -> list[tuple[ModelShape, Dtype | None]]:
     """Whether a reward can score these prompts; shapes and stated types of its models."""
     problems = style_problems(reward, prompts)
     findings.problems += problems if key == "reward" else [f"{key}: {text}" for text in problems]
@@ -270,7 +280,7 @@ def _check_rewards(
 
 def _check_gold(
     recipe: Recipe, prompts: Sequence[Prompt], findings: _Findings
-) -> list[tuple[ModelShape, str | None]]:
+) -> list[tuple[ModelShape, Dtype | None]]:
     """The gold reward, on the prompts that it is to score."""
     gold = recipe.gold
     if gold is None:
@@ -512,15 +522,17 @@ def _show_costs(
     policy: ModelShape,
     *,
     critic: ModelShape | None,
-    rewards: Sequence[tuple[ModelShape, str | None]],
-    gold: Sequence[tuple[ModelShape, str | None]],
+    rewards: Sequence[tuple[ModelShape, Dtype | None]],
+    gold: Sequence[tuple[ModelShape, Dtype | None]],
+    findings: _Findings,
 ) -> None:
     """Floating-point operations at full length, and memory per component."""
     sampling = recipe.sampling
     responses = sampling.prompts_per_step * sampling.samples_per_prompt * recipe.training.steps
     length = recipe.prompts.max_prompt_tokens + sampling.max_tokens
     # A pass back costs two forward; with gradient checkpointing the forward pass is done twice.
-    training = recipe.training.num_epochs * (3 + recipe.policy.gradient_checkpointing)
+    # Selective checkpointing does no product twice.
+    training = recipe.training.num_epochs * (3 + (recipe.policy.gradient_checkpointing is True))
     needs_reference = getattr(recipe.algorithm, "needs_reference", False)
     # The policy draws, is read again before the update, and is trained; all draws are scored.
     passes = [
@@ -535,19 +547,50 @@ def _show_costs(
     )
     print(f"at most {responses * flops:.2g} floating-point operations")
     _heading("Memory (estimates)")
-    num_rows = getattr(recipe.engine, "max_rows", 0)
-    items = estimate_memory(
-        recipe,
-        policy=policy,
-        critic=critic,
-        rewards=[*rewards, *gold],
-        num_sequences=num_rows or 1,
-    )
+    with findings.collect():
+        _show_memory(recipe, policy, critic=critic, rewards=[*rewards, *gold], findings=findings)
+
+
+def _show_memory(
+    recipe: Recipe,
+    policy: ModelShape,
+    *,
+    critic: ModelShape | None,
+    rewards: list[tuple[ModelShape, Dtype | None]],
+    findings: _Findings,
+) -> None:
+    """Memory per component and phase, and the plan for the device if that is here."""
+    from grlo.stages.memory import plan_with
+    from grlo.stages.runs import choose_device
+
+    plan = None
+    if _has_device(recipe.training.device):
+        device = choose_device(recipe.training.device)
+        plan = plan_with(recipe, device=device, policy=policy, critic=critic, rewards=rewards)
+        recipe, items = plan.applied(recipe), plan.items
+    else:
+        findings.unchecked.append(f"memory of {recipe.training.device}: it is not on this machine")
+        if not recipe.training.micro_batch_tokens:
+            training = replace(recipe.training, micro_batch_tokens=MOST_TOKENS)
+            recipe = replace(recipe, training=training)
+        num_rows = getattr(recipe.engine, "max_rows", 0) or 1
+        items = estimate_memory(
+            recipe, policy=policy, critic=critic, rewards=rewards, num_sequences=num_rows
+        )
     width = max(len(item.component) for item in items)
     for item in items:
-        print(f"{item.component:{width}}  {_size(item.num_bytes):>9}  {item.phase}")
+        phases = "always" if item.phases == PHASES else ", ".join(item.phases)
+        print(f"{item.component:{width}}  {_size(item.num_bytes):>9}  {phases}")
+    for phase, num_bytes in phase_bytes(items).items():
+        print(f"{'in all':{width}}  {_size(num_bytes):>9}  {phase}")
     print(f"{'peak':{width}}  {_size(peak_bytes(items)):>9}")
-    if not num_rows:
+    tokens, offload = recipe.training.micro_batch_tokens, recipe.training.offload
+    print(f"micro-batches of {tokens} tokens; in the CPU's memory: {', '.join(offload) or 'none'}")
+    if plan is not None:
+        verdict = "fits" if plan.fits else "may not fit"
+        usable = USABLE_SHARE * plan.device_bytes
+        print(f"{verdict}: of {_size(plan.device_bytes)} about {_size(usable)} can be used")
+    if not getattr(recipe.engine, "max_rows", 0):
         print("The engine decodes as many rows at a time as fit into the memory that is free.")
         if recipe.training.overlap:
             print("With overlap the update needs memory at the same time: set engine.max_rows.")
@@ -569,6 +612,12 @@ def _check_software(recipe: Recipe, findings: _Findings) -> None:
         findings.problems.append(
             "policy.lora: peft is not installed. Install it with: pip install 'grlo[lora]'"
         )
+    optimizers = {recipe.optimizer.name, recipe.critic.optimizer.name}
+    if "adamw_8bit" in optimizers and importlib.util.find_spec("bitsandbytes") is None:
+        findings.problems.append(
+            "optimizer.name: bitsandbytes is not installed. Install it with: "
+            "pip install 'grlo[lowbit]'"
+        )
     check_training = getattr(recipe.engine, "check_training", None)
     if check_training is not None:
         with findings.collect():
@@ -576,6 +625,14 @@ def _check_software(recipe: Recipe, findings: _Findings) -> None:
     _check_device(recipe.training.device, findings, key="training.device")
     if isinstance(own := getattr(recipe.engine, "device", None), str):
         _check_device(own, findings, key="engine.device")
+
+
+def _has_device(device: str) -> bool:
+    import torch
+
+    index = device.partition(":")[2] or "0"
+    is_gpu = index.isdigit() and int(index) < torch.cuda.device_count()
+    return device in ("auto", "cpu") or is_gpu
 
 
 def _check_device(device: str, findings: _Findings, *, key: str) -> None:
@@ -645,6 +702,7 @@ def _try_step(
     import torch
     from safetensors import SafetensorError
 
+    from grlo.stages.memory import plan_for
     from grlo.stages.train import build_gold, build_trainer, choose_device, load_gold_prompts
 
     sampling = replace(
@@ -662,6 +720,7 @@ def _try_step(
     _heading("One small step with the longest prompts")
     with findings.collect():
         try:
+            recipe = plan_for(recipe, device=device).applied(recipe)
             trainer = build_trainer(
                 recipe,
                 renderer=renderer,
@@ -710,7 +769,7 @@ def _probe_reward(reward: Reward, prompt: Prompt, findings: _Findings, *, key: s
 
 def _stored_bytes(item: MemoryItem) -> int:
     """Weights of policy and critic and the optimizers' state are what a checkpoint holds."""
-    is_stored = item.component.endswith((" weights", " optimizer (two moments)"))
+    is_stored = item.component.endswith(" weights") or " optimizer (" in item.component
     return item.num_bytes if is_stored else 0
 
 

@@ -102,6 +102,7 @@ def sft(recipe: SFTRecipe, *, run_dir: Path, started: float | None = None) -> Pa
             learner = SFTLearner(recipe, num_steps=num_steps, device=device, checkpoint=last)
             if last is not None:
                 checkpoint.restore(last, learner)
+                learner.micro_batches.limit(state.get("micro_batch_tokens"))
         trainer = SFTTrainer(
             learner=learner,
             rows=training,
@@ -257,7 +258,11 @@ class _Saver:
                 path,
                 self.trainer.learner,
                 self.renderer,
-                state={"step": result.step, "best": self.best},
+                state={
+                    "step": result.step,
+                    "best": self.best,
+                    "micro_batch_tokens": self.trainer.learner.micro_batches.max_tokens,
+                },
             )
         keep = set() if self.best is None else {self.run.checkpoint(int(self.best["step"])).name}
         checkpoint.prune(

@@ -31,6 +31,7 @@ from grlo.rollout import ChatRenderer
 from grlo.rundir import RunDir
 from grlo.settings import Dtype, Recipe
 from grlo.stages.evaluate import judge_of, local_model
+from grlo.stages.memory import plan_for
 from grlo.stages.report import report
 from grlo.stages.runs import (
     begin,
@@ -102,8 +103,9 @@ def train(recipe: Recipe, *, run_dir: Path, started: float | None = None) -> Pat
             return last
         attempt = begin(run, start=start, num_steps=num_steps, model=recipe.policy.model)
         facts = machine(device, dtype=recipe.policy.compute_dtype)
+        plan = plan_for(recipe, device=device)
         trainer = build_trainer(
-            recipe,
+            plan.applied(recipe),
             renderer=renderer,
             prompts=prompts,
             device=device,
@@ -111,13 +113,13 @@ def train(recipe: Recipe, *, run_dir: Path, started: float | None = None) -> Pat
             resume_from=last,
             started=started,
         )
-        gold = build_gold(recipe, trainer, prompts=gold_prompts, device=device)
+        gold = build_gold(plan.applied(recipe), trainer, prompts=gold_prompts, device=device)
         if gold is not None and last is not None:
             gold.load_state_dict(state["gold"])
         evaluation = build_evaluation(recipe, trainer, run, benchmarks=benchmarks, device=device)
         rewards = {"reward": trainer.reward} | ({} if gold is None else {"gold": gold})
         described = {key: registry.describe(reward) for key, reward in rewards.items()}
-        run.append_environment(attempt, {**facts, **described})
+        run.append_environment(attempt, {**facts, "memory": plan.facts(), **described})
         saver = _Saver(trainer, recipe, run, gold=gold, best=state.get("best"))
         run.append_ledger(trainer.ledger.drain())
         last = _run_steps(
@@ -223,6 +225,8 @@ def build_trainer(
 ) -> Trainer:
     """Loads models and puts the parts of a run together, in the state of `resume_from`.
 
+    The recipe says how much memory may be used: a plan for it (`grlo.stages.memory`) is applied.
+
     Time from the moment `started` (`time.perf_counter`) on is accounted for in the ledger, as
     loading until the models are there.
     """
@@ -234,7 +238,12 @@ def build_trainer(
         since=started,
         energy_of=devices,
     )
-    context = BuildContext(device=device, seed=recipe.seed, decode=renderer.decode)
+    context = BuildContext(
+        device=device,
+        seed=recipe.seed,
+        decode=renderer.decode,
+        offload=recipe.training.offload,
+    )
     with ledger.phase("load", step=0, since=started):
         learner = Learner(recipe, device=device, checkpoint=resume_from)
         reward = cast(Any, recipe.reward).build(context=context)
@@ -272,7 +281,9 @@ def build_trainer(
         seed=recipe.seed,
     )
     if resume_from is not None:
-        trainer.load_state_dict(cast(Any, checkpoint.read_state(resume_from)["trainer"]))
+        state = cast(Any, checkpoint.read_state(resume_from))
+        trainer.load_state_dict(state["trainer"])
+        learner.micro_batches.limit(state.get("micro_batch_tokens"))
     return trainer
 
 
@@ -282,7 +293,7 @@ def build_gold(
     """The gold signal of a run, if its recipe has one."""
     if recipe.gold is None:
         return None
-    context = BuildContext(device=device, seed=recipe.seed)
+    context = BuildContext(device=device, seed=recipe.seed, offload=recipe.training.offload)
     with trainer.ledger.phase("load", step=0):
         reward = cast(Any, recipe.gold.reward).build(context=context)
     return GoldSignal(
@@ -546,6 +557,7 @@ class _Saver:
                     "best": self.best,
                     "gold": None if self.gold is None else self.gold.state_dict(),
                     "trainer": self.trainer.state_dict(),
+                    "micro_batch_tokens": self.trainer.learner.micro_batches.max_tokens,
                 },
             )
         keep: set[str] = set()

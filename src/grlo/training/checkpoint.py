@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,7 @@ from grlo.adapters import merged_weights, plain_model
 from grlo.errors import CheckpointError
 from grlo.rollout import ChatRenderer
 from grlo.rundir import PARTIAL, list_checkpoints
+from grlo.training.optimizers import loaded_state, moment_names, stored_state
 from grlo.training.shared_critic import ValueHead, save_value_head
 
 FORMAT = 1
@@ -52,6 +54,10 @@ class Trained(Protocol):
 
     def models(self) -> Mapping[str, nn.Module]:
         """The policy as `policy` and the critic, if there is one, as `critic`."""
+        ...
+
+    def at_work(self, name: str) -> AbstractContextManager[None]:
+        """Has one of them and its optimizer's states on the device where they are used."""
         ...
 
 
@@ -160,32 +166,41 @@ def restore(path: Path, learner: Trained) -> None:
     """
     stored = load_file(path / _OPTIMIZER)
     expected: set[str] = set()
-    for model_name, model in learner.models().items():
-        has_adapters = plain_model(model) is not model
-        optimizer = learner.optimizers[model_name]
-        for name, parameter in model.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            key = f"{model_name}.{name}"
-            if has_adapters:
-                expected.add(f"{key}.value")
-                with torch.no_grad():
-                    parameter.copy_(_fitting(stored, f"{key}.value", parameter.shape, path))
-            if f"{key}.step" not in stored:
-                continue
-            moments = {}
-            for moment in ("exp_avg", "exp_avg_sq"):
-                expected.add(f"{key}.{moment}")
-                tensor = _fitting(stored, f"{key}.{moment}", parameter.shape, path)
-                moments[moment] = tensor.to(parameter.device, parameter.dtype)
-            expected.add(f"{key}.step")
-            step = stored[f"{key}.step"].to(parameter.device)
-            optimizer.state[parameter] = {"step": step, **moments}
+    for model_name in learner.models():
+        with learner.at_work(model_name):
+            expected |= _restore_model(path, learner, model_name, stored)
     if unknown := sorted(set(stored) - expected):
         raise CheckpointError(
             f"checkpoint {path} holds optimizer state for {unknown[0]!r}, which this recipe does "
             "not train. Resume with the recipe that wrote it."
         )
+
+
+def _restore_model(
+    path: Path, learner: Trained, model_name: str, stored: Mapping[str, Tensor]
+) -> set[str]:
+    """Puts back what is stored of one model; the keys of that."""
+    expected: set[str] = set()
+    model, optimizer = learner.models()[model_name], learner.optimizers[model_name]
+    has_adapters = plain_model(model) is not model
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        key = f"{model_name}.{name}"
+        if has_adapters:
+            expected.add(f"{key}.value")
+            with torch.no_grad():
+                parameter.copy_(_fitting(stored, f"{key}.value", parameter.shape, path))
+        if f"{key}.step" not in stored:
+            continue
+        prefix = f"{key}."
+        own = {k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)}
+        own.pop("value", None)
+        expected |= {prefix + part for part in own}
+        for moment in moment_names(optimizer):
+            _fitting(stored, prefix + moment, parameter.shape, path)
+        optimizer.state[parameter] = loaded_state(optimizer, parameter, own)
+    return expected
 
 
 def prune(checkpoints: Path, *, keep_last: int, keep: set[str]) -> None:
@@ -205,8 +220,8 @@ def _optimizer_tensors(learner: Trained) -> dict[str, Tensor]:
                 continue
             if has_adapters:
                 tensors[f"{model_name}.{name}.value"] = parameter.detach().contiguous()
-            for key, value in state.get(parameter, {}).items():
-                tensors[f"{model_name}.{name}.{key}"] = value.contiguous()
+            for key, value in stored_state(state.get(parameter, {})).items():
+                tensors[f"{model_name}.{name}.{key}"] = value
     return tensors
 
 

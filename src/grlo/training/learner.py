@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -21,15 +22,16 @@ from grlo.batch import (
     TokenLoss,
     TrainBatch,
     loss_weights,
-    pack_groups,
     split_minibatches,
     take_rows,
     to_device,
 )
 from grlo.errors import NonFiniteError
 from grlo.interfaces import ActorCritic, Algorithm, Progress, silent
+from grlo.offload import Offload
 from grlo.seeding import derive_seed
 from grlo.settings import OptimizerSettings, Recipe
+from grlo.training.memory import MicroBatches, explained
 from grlo.training.metrics import with_effective_sample_size
 from grlo.training.models import (
     DTYPES,
@@ -41,6 +43,7 @@ from grlo.training.models import (
     token_values,
     without_adapters,
 )
+from grlo.training.optimizers import build_optimizer, moment_bytes
 from grlo.training.shared_critic import (
     ValueHead,
     load_value_head,
@@ -71,6 +74,8 @@ class Learner:
         self.num_steps: float = recipe.training.steps
         """Steps of the run, for the schedule of the learning rate; a budget may end it before."""
         self.device = device
+        self.micro_batches = MicroBatches(recipe.training.micro_batch_tokens)
+        self._offload = Offload(recipe.training.offload, device=device)
         self._temperature = recipe.sampling.temperature
         self._horizon = recipe.sampling.max_tokens
         self._compute_dtype = DTYPES[recipe.policy.compute_dtype]
@@ -94,8 +99,12 @@ class Learner:
         self._reference: PreTrainedModel | None = None
         if self.algorithm.needs_reference and recipe.policy.lora is None:
             self._reference = load_reference(recipe.policy, device=device)
+        for name, model in (("critic", self.critic), ("reference", self._reference)):
+            if model is not None:
+                with self._offload.model(name, model):
+                    pass  # What is not at work waits in the CPU's memory.
         self.optimizers = {
-            name: adamw(model, self._optimizer_settings[name])
+            name: build_optimizer(model, self._optimizer_settings[name])
             for name, model in self.models().items()
         }
 
@@ -107,6 +116,13 @@ class Learner:
         critic = {} if self.critic is None else {"critic": self.critic}
         return {**critic, "policy": self.policy}
 
+    @contextmanager
+    def at_work(self, name: str) -> Iterator[None]:
+        """Has one of `models` and its optimizer's states where they are used."""
+        model, optimizer = self.models()[name], self.optimizers[name]
+        with self._offload.model(name, model), self._offload.states(optimizer):
+            yield
+
     def policy_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Weights of the policy under their checkpoint names, adapters merged in."""
         with torch.no_grad():
@@ -114,10 +130,12 @@ class Learner:
 
     @property
     def pending_bytes(self) -> int:
-        """Memory that AdamW's two moments will take from the first update on."""
+        """Memory that both moments will take from the first update on, and keep."""
+        if "optimizer" in self.settings.offload:
+            return 0
         return sum(
-            2 * parameter.numel() * parameter.element_size()
-            for optimizer in self.optimizers.values()
+            moment_bytes(parameter, self._optimizer_settings[name])
+            for name, optimizer in self.optimizers.items()
             for group in optimizer.param_groups
             for parameter in group["params"]
             if parameter not in optimizer.state
@@ -144,11 +162,15 @@ class Learner:
             old_BT, values_BT = self._logprobs_and_values(batch)
         else:
             old_BT = self._logprobs(self.policy, batch) if needs_old else None
-            values_BT = None if self.critic is None else self._values(batch)
+            values_BT = None
+            if self.critic is not None:
+                with self._present(["critic"]):
+                    values_BT = self._values(batch)
         reference_BT = None
         if self.algorithm.needs_reference:
             if self._reference is not None:
-                reference_BT = self._logprobs(self._reference, batch)
+                with self._offload.model("reference", self._reference):
+                    reference_BT = self._logprobs(self._reference, batch)
             else:
                 with without_adapters(self.policy) as reference:
                     reference_BT = self._logprobs(reference, batch)
@@ -220,13 +242,23 @@ class Learner:
             for rows in split_minibatches(batch.groups_B, self.settings.num_minibatches):
                 minibatch = take_rows(batch, rows)
                 for names in passes:
-                    self._update(names, minibatch, averages, metrics)
+                    with self._present(names):
+                        self._update(names, minibatch, averages, metrics)
+        metrics["update/micro_batch_tokens"] = self.micro_batches.max_tokens
         return metrics | with_effective_sample_size(averages.means())
 
     def _passes(self, step: int) -> list[tuple[str, ...]]:
         """The models that each pass over a mini-batch trains."""
         names = tuple(self.models()) if self._trains_policy(step) else ("critic",)
         return [names] if isinstance(self.critic, ValueHead) else [(name,) for name in names]
+
+    @contextmanager
+    def _present(self, names: Iterable[str]) -> Iterator[None]:
+        """Has the weights of these of `models` on the device."""
+        with ExitStack() as stack:
+            for name in names:
+                stack.enter_context(self._offload.model(name, self.models()[name]))
+            yield
 
     def _update(
         self,
@@ -243,9 +275,14 @@ class Learner:
                 minibatch.mask_BT, reduction=reduction, horizon=self._horizon
             )
             self.models()[name].train()
-            self.optimizers[name].zero_grad(set_to_none=True)
-        read = self.rows_to_read(minibatch)
-        for rows, micro in self._micro_batches(minibatch, read):
+        averages.mark()
+
+        def start() -> None:
+            averages.rewind()
+            for name in names:
+                self.optimizers[name].zero_grad(set_to_none=True)
+
+        def accumulate(rows: Tensor, micro: TrainBatch) -> None:
             loss = torch.zeros((), device=self.device)
             token_losses = self._token_losses(names, micro, metrics)
             for name, token_loss in token_losses.items():
@@ -259,6 +296,9 @@ class Learner:
                 {key: x for part in token_losses.values() for key, x in part.metrics_BT.items()},
                 micro.mask_BT,
             )
+
+        read = self.rows_to_read(minibatch)
+        self._by_micro_batches(minibatch, accumulate, rows=read, start=start)
         if self._unread_metrics is not None:
             is_unread_B = torch.ones(len(minibatch.tokens_BT), dtype=torch.bool)
             is_unread_B[read] = False
@@ -268,8 +308,10 @@ class Learner:
                 _fill_gradients(self.policy)
         norms = {name: self._clip_gradient(name) for name in names}
         for name, norm in norms.items():
-            self.optimizers[name].step()
-            self.optimizers[name].zero_grad(set_to_none=True)
+            optimizer = self.optimizers[name]
+            with explained(f"the step of the {name}'s optimizer"), self._offload.states(optimizer):
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             metrics[f"{name}/grad_norm"] = max(norm, metrics.get(f"{name}/grad_norm", 0.0))
 
     def _clip_gradient(self, name: str) -> float:
@@ -347,20 +389,37 @@ class Learner:
             return True
         return step > cast(ActorCritic, self.algorithm).critic_warmup_steps
 
-    def _micro_batches(
-        self, batch: Batch, rows: Tensor | None = None
-    ) -> Iterator[tuple[Tensor, TrainBatch]]:
-        """The given rows, or all, in parts that fit the device, each with its row numbers."""
+    def _by_micro_batches(
+        self,
+        batch: Batch,
+        work: Callable[[Tensor, TrainBatch], None],
+        *,
+        rows: Tensor | None = None,
+        start: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Does `work` on rows of a batch in parts that fit the device.
+
+        Args:
+            batch: What to cut.
+            work: Told the row numbers of each part, and given the part on the device.
+            rows: Row numbers to cut; None is all.
+            start: As in `MicroBatches.run`.
+        """
         rows = torch.arange(len(batch.tokens_BT)) if rows is None else rows
         if not len(rows):
+            start()
             return
-        batch = take_rows(cast(TrainBatch, batch), rows)
-        for part in pack_groups(batch, max_tokens=self.settings.micro_batch_tokens):
-            yield rows[part], to_device(take_rows(batch, part), self.device)
+        read = take_rows(cast(TrainBatch, batch), rows)
+        self.micro_batches.run(
+            read,
+            lambda part: work(rows[part], to_device(take_rows(read, part), self.device)),
+            start=start,
+        )
 
     def _logprobs(self, model: nn.Module, batch: Batch) -> Tensor:
         logprobs_BT = torch.zeros_like(batch.engine_logprobs_BT)
-        for rows, micro in self._micro_batches(batch):
+
+        def annotate(rows: Tensor, micro: TrainBatch) -> None:
             values, _ = token_logprobs(
                 model,
                 micro,
@@ -368,13 +427,18 @@ class Learner:
                 compute_dtype=self._compute_dtype,
             )
             logprobs_BT[rows, : values.shape[1]] = values.cpu()
+
+        self._by_micro_batches(batch, annotate)
         return logprobs_BT
 
     def _values(self, batch: Batch) -> Tensor:
         values_BT = torch.zeros_like(batch.engine_logprobs_BT)
-        for rows, micro in self._micro_batches(batch):
+
+        def annotate(rows: Tensor, micro: TrainBatch) -> None:
             values = self._micro_values(micro)
             values_BT[rows, : values.shape[1]] = values.cpu()
+
+        self._by_micro_batches(batch, annotate)
         return values_BT
 
     def _micro_values(self, micro: TokenBatch) -> Tensor:
@@ -388,10 +452,13 @@ class Learner:
 
     def _logprobs_and_values(self, batch: Batch) -> tuple[Tensor, Tensor]:
         logprobs_BT, values_BT = (torch.zeros_like(batch.engine_logprobs_BT) for _ in range(2))
-        for rows, micro in self._micro_batches(batch):
+
+        def annotate(rows: Tensor, micro: TrainBatch) -> None:
             logprobs, _, values = self._shared_pass(micro)
             logprobs_BT[rows, : values.shape[1]] = logprobs.cpu()
             values_BT[rows, : values.shape[1]] = values.cpu()
+
+        self._by_micro_batches(batch, annotate)
         return logprobs_BT, values_BT
 
 
@@ -436,6 +503,16 @@ class _TokenAverages:
         self._rows = self._tokens = 0
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
+        self.mark()
+
+    def mark(self) -> None:
+        """Remembers what has been added up to here."""
+        self._marked = (self._rows, self._tokens, dict(self._sums), dict(self._counts))
+
+    def rewind(self) -> None:
+        """Forgets what has been added since `mark`."""
+        self._rows, self._tokens, sums, counts = self._marked
+        self._sums, self._counts = defaultdict(float, sums), defaultdict(int, counts)
 
     def add(self, metrics_BT: Mapping[str, Tensor], mask_BT: Tensor) -> None:
         count = int(mask_BT.sum())
@@ -456,19 +533,6 @@ class _TokenAverages:
 
     def means(self) -> dict[str, float]:
         return {name: total / self._counts[name] for name, total in self._sums.items()}
-
-
-def adamw(model: nn.Module, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """The optimizer of the parameters that are trained."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(
-        trained,
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
 
 
 def _fill_gradients(model: nn.Module) -> None:

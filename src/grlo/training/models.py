@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.checkpoint import create_selective_checkpoint_contexts
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -24,6 +26,22 @@ from grlo.settings import CriticSettings, LoraSettings, ModelSettings
 from grlo.training.output_head import EntropyMode, head_logprobs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+_aten = torch.ops.aten
+# Products of `grlo.products`, where torch is built with them.
+_linear_pointwise = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+_EXPENSIVE = (
+    _aten.mm.default,
+    _aten.addmm.default,
+    _aten.bmm.default,
+    _aten._grouped_mm.default,
+    _aten._scaled_dot_product_flash_attention.default,
+    _aten._scaled_dot_product_efficient_attention.default,
+    _aten._scaled_dot_product_cudnn_attention.default,
+    _aten._scaled_dot_product_flash_attention_for_cpu.default,
+    *([] if _linear_pointwise is None else [_linear_pointwise.default]),
+)
+"""Operators whose results selective recomputation keeps; all others read memory, mostly."""
 
 
 def load_policy(settings: ModelSettings, *, device: str) -> PreTrainedModel:
@@ -106,11 +124,20 @@ def _prepare(
     model.config.use_cache = False
     if lora is not None:
         model = _add_adapters(model, lora, task=task)
-    if settings.gradient_checkpointing:
-        # Renamed in transformers 5.2x; both names take the options as their first argument.
-        enable = getattr(model, "activation_checkpointing_enable", None)
-        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    recompute_activations(model, settings)
     return use_fast_layers(model.train())
+
+
+def recompute_activations(model: PreTrainedModel, settings: ModelSettings) -> None:
+    """Has layers computed again in the backward pass, as far as the settings ask for it."""
+    if not settings.gradient_checkpointing:
+        return
+    options: dict[str, object] = {"use_reentrant": False}
+    if settings.gradient_checkpointing == "selective":
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, list(_EXPENSIVE))
+    # Renamed in transformers 5.2x; both names take the options as their first argument.
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    (enable or model.gradient_checkpointing_enable)(options)
 
 
 def _add_adapters(model: PreTrainedModel, lora: LoraSettings, *, task: str) -> PreTrainedModel:

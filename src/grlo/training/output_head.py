@@ -12,21 +12,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from grlo.estimates import LOGIT_CHUNK_ELEMENTS
+from grlo.estimates import chunk_rows
 from grlo.products import product
 
 EntropyMode = Literal["none", "detached", "gradient"]
-
-# Logits of one chunk of positions on a CPU: what its caches hold, but rows worth a product. A GPU
-# takes as many as the memory estimate allows for.
-_CPU_ELEMENTS = 2**20
-_CPU_ROWS = 256
-
-
-def chunk_rows(vocab_size: int, device_type: str) -> int:
-    """Positions whose logits are computed together."""
-    most = max(1, LOGIT_CHUNK_ELEMENTS // vocab_size)
-    return min(most, max(_CPU_ROWS, _CPU_ELEMENTS // vocab_size)) if device_type == "cpu" else most
 
 
 def head_logprobs(

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from grlo.batch import TokenBatch, loss_weights, pack_groups, take_rows, to_device
+from grlo.batch import TokenBatch, loss_weights, take_rows, to_device
 from grlo.errors import DataError, ModelError, NonFiniteError
 from grlo.estimates import ModelShape
 from grlo.interfaces import Progress, silent
@@ -24,8 +25,10 @@ from grlo.rollout import ChatRenderer
 from grlo.seeding import derive_rng, derive_seed
 from grlo.settings import OptimizerSettings, SFTRecipe
 from grlo.training.flops import Reading, reading
-from grlo.training.learner import adamw, learning_rate
+from grlo.training.learner import learning_rate
+from grlo.training.memory import MicroBatches, explained
 from grlo.training.models import DTYPES, load_policy, token_logprobs
+from grlo.training.optimizers import build_optimizer
 from grlo.types import Demonstration, LedgerEntry, StepResult
 
 
@@ -161,7 +164,7 @@ class SFTLearner:
     ) -> None:
         self._seed, self._device = recipe.seed, device
         self.num_steps: float = num_steps
-        self._micro_batch_tokens = recipe.training.micro_batch_tokens
+        self.micro_batches = MicroBatches(recipe.training.micro_batch_tokens)
         self._compute_dtype = DTYPES[recipe.policy.compute_dtype]
         self._settings: OptimizerSettings = recipe.optimizer
         # New adapters are drawn from torch's generator.
@@ -170,7 +173,11 @@ class SFTLearner:
         if checkpoint is not None and policy.lora is None:
             policy = replace(policy, model=str(checkpoint), revision=None)
         self.policy = load_policy(policy, device=device)
-        self.optimizers = {"policy": adamw(self.policy, recipe.optimizer)}
+        self.optimizers = {"policy": build_optimizer(self.policy, recipe.optimizer)}
+
+    def at_work(self, name: str) -> AbstractContextManager[None]:
+        """The policy and its optimizer's states are where they are used all the time."""
+        return nullcontext()
 
     def models(self) -> dict[str, PreTrainedModel]:
         return {"policy": self.policy}
@@ -186,8 +193,8 @@ class SFTLearner:
             progress: Told of rows done.
 
         Returns:
-            `sft/loss` before the update, in nats per response token, norm of the gradient and
-            learning rate.
+            `sft/loss` before the update, in nats per response token, norm of the gradient,
+            learning rate, and the micro-batches' budget of tokens.
 
         Raises:
             NonFiniteError: The loss or its gradient is not finite; the optimizer has not moved.
@@ -199,7 +206,6 @@ class SFTLearner:
         for group in optimizer.param_groups:
             group["lr"] = rate
         self.policy.train()
-        optimizer.zero_grad(set_to_none=True)
         loss = self._weighted_losses(batch, progress=progress, is_training=True)
         limit = self._settings.max_grad_norm or math.inf
         norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), limit))
@@ -209,9 +215,15 @@ class SFTLearner:
                 "the last checkpoint is intact. Lower optimizer.learning_rate "
                 f"({self._settings.learning_rate}), or compute in float32."
             )
-        optimizer.step()
+        with explained("the optimizer's step"):
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return {"sft/loss": loss, "policy/grad_norm": norm, "policy/learning_rate": rate}
+        return {
+            "sft/loss": loss,
+            "policy/grad_norm": norm,
+            "policy/learning_rate": rate,
+            "update/micro_batch_tokens": self.micro_batches.max_tokens,
+        }
 
     @torch.no_grad()
     def loss(self, batch: TokenBatch, *, progress: Progress = silent) -> float:
@@ -222,10 +234,18 @@ class SFTLearner:
     def _weighted_losses(
         self, batch: TokenBatch, *, progress: Progress, is_training: bool
     ) -> float:
-        """The loss; in training its gradient is added to the parameters'."""
+        """The loss; in training the parameters are left with its gradient."""
         weights_BT = loss_weights(batch.mask_BT, reduction="token_mean", horizon=0)
         total, num_rows, num_tokens = 0.0, 0, 0
-        for rows in pack_groups(batch, max_tokens=self._micro_batch_tokens):
+
+        def start() -> None:
+            nonlocal total, num_rows, num_tokens
+            total, num_rows, num_tokens = 0.0, 0, 0
+            if is_training:
+                self.optimizers["policy"].zero_grad(set_to_none=True)
+
+        def accumulate(rows: Tensor) -> None:
+            nonlocal total, num_rows, num_tokens
             micro = to_device(take_rows(batch, rows), self._device)
             weights = weights_BT[rows, : micro.tokens_BT.shape[1]].to(self._device)
             logprobs_BT, _ = token_logprobs(
@@ -238,6 +258,8 @@ class SFTLearner:
             num_rows += len(rows)
             num_tokens += int(micro.lengths_B.sum())
             progress(done=num_rows, total=len(batch.tokens_BT), tokens=num_tokens)
+
+        self.micro_batches.run(batch, accumulate, start=start)
         return total
 
 

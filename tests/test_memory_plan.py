@@ -1,0 +1,151 @@
+"""The plan: what fits, in which order things leave the device, and what is left alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from transformers import LlamaConfig, Qwen3Config
+
+from grlo.algorithms.grpo import GRPO
+from grlo.algorithms.ppo import PPO
+from grlo.estimates import phase_bytes, shape_from_config
+from grlo.memory_plan import (
+    ENOUGH_TOKENS,
+    MOST_TOKENS,
+    OFFLOAD_ORDER,
+    USABLE_SHARE,
+    MemoryPlan,
+    plan_memory,
+)
+from grlo.settings import (
+    LoraSettings,
+    ModelSettings,
+    PromptSettings,
+    Recipe,
+    SamplingSettings,
+    TrainingSettings,
+)
+
+GIB = 2**30
+QWEN3_4B = shape_from_config(
+    Qwen3Config(
+        vocab_size=151936,
+        hidden_size=2560,
+        intermediate_size=9728,
+        num_hidden_layers=36,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        tie_word_embeddings=True,
+    ).to_dict()
+)
+LLAMA_8B = shape_from_config(
+    LlamaConfig(
+        vocab_size=128256,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+    ).to_dict()
+)
+
+
+def make_recipe(
+    algorithm: object, *, policy: dict[str, Any] | None = None, **training: Any
+) -> Recipe:
+    settings = {"steps": 1, "micro_batch_tokens": 0, "device": "cuda"} | training
+    return Recipe(
+        policy=ModelSettings(model="x", **(policy or {})),
+        prompts=PromptSettings(sources=("x",)),
+        reward=None,
+        algorithm=algorithm,
+        sampling=SamplingSettings(max_tokens=3072),
+        training=TrainingSettings(**settings),
+    )
+
+
+def plan(recipe: Recipe, num_gib: float, **shapes: Any) -> MemoryPlan:
+    return plan_memory(recipe, policy=QWEN3_4B, device_bytes=int(num_gib * GIB), **shapes)
+
+
+PPO_SHAPES: dict[str, Any] = {"critic": QWEN3_4B, "rewards": [(LLAMA_8B, None)]}
+
+
+def test_more_memory_never_means_smaller_micro_batches_or_more_transfers() -> None:
+    recipe = make_recipe(PPO(kl_coefficient=0.1))
+    plans = [plan(recipe, size, **PPO_SHAPES) for size in range(30, 400, 10)]
+    for smaller, larger in pairwise(plans):
+        assert len(larger.offload) <= len(smaller.offload)
+        if larger.offload == smaller.offload:
+            assert larger.micro_batch_tokens >= smaller.micro_batch_tokens
+    assert plans[0].offload == OFFLOAD_ORDER
+    assert not plans[0].fits
+    assert plans[-1].offload == ()
+    assert plans[-1].micro_batch_tokens == MOST_TOKENS
+    assert {len(p.offload) for p in plans} >= {0, 1, 3, 4}
+
+
+def test_what_is_chosen_fits_and_the_next_larger_does_not() -> None:
+    recipe = make_recipe(PPO(kl_coefficient=0.1))
+    for size in range(95, 200, 5):
+        chosen = plan(recipe, size, **PPO_SHAPES)
+        assert chosen.fits
+        assert max(phase_bytes(chosen.items).values()) <= USABLE_SHARE * size * GIB
+        assert chosen.micro_batch_tokens >= ENOUGH_TOKENS
+        if chosen.micro_batch_tokens < MOST_TOKENS:
+            doubled = replace(
+                recipe.training,
+                micro_batch_tokens=2 * chosen.micro_batch_tokens,
+                offload=chosen.offload,
+            )
+            assert not plan(replace(recipe, training=doubled), size, **PPO_SHAPES).fits
+
+
+def test_what_the_recipe_states_is_kept() -> None:
+    stated = make_recipe(PPO(), micro_batch_tokens=5000)
+    assert plan(stated, 1, **PPO_SHAPES).applied(stated) == stated
+    recipe = make_recipe(PPO(), offload=("critic",))
+    assert plan(recipe, 400, **PPO_SHAPES).offload == ("critic",)
+    assert plan(recipe, 30, **PPO_SHAPES).offload == (
+        "critic",
+        "reward_model",
+        "optimizer",
+    )
+
+
+def test_only_what_there_is_can_leave_the_device() -> None:
+    assert plan(make_recipe(GRPO()), 10).offload == ("optimizer",)
+    lora = {"lora": LoraSettings()}
+    with_kl = make_recipe(GRPO(kl_coefficient=0.1), policy=lora)
+    assert plan(with_kl, 5).offload == ("optimizer",)
+    assert plan(make_recipe(GRPO(kl_coefficient=0.1)), 10).offload == ("reference", "optimizer")
+    assert plan(make_recipe(PPO(), device="cpu"), 10, **PPO_SHAPES).offload == ()
+
+
+def test_a_device_that_holds_no_row_gets_the_smallest_micro_batches() -> None:
+    smallest = plan(make_recipe(GRPO()), 1)
+    assert not smallest.fits
+    assert smallest.micro_batch_tokens == 1
+    facts = smallest.facts()
+    assert facts["device_bytes"] == GIB
+    assert facts["estimated_peak_bytes"] == smallest.peak_bytes
+
+
+def test_offloading_lowers_the_peak_step_by_step() -> None:
+    recipe = make_recipe(PPO(kl_coefficient=0.1), micro_batch_tokens=ENOUGH_TOKENS)
+    peaks = []
+    for count in range(len(OFFLOAD_ORDER) + 1):
+        training = replace(recipe.training, offload=OFFLOAD_ORDER[:count])
+        peaks.append(plan(replace(recipe, training=training), 80, **PPO_SHAPES).peak_bytes)
+    assert peaks == sorted(peaks, reverse=True)
+    assert peaks[-1] < 0.65 * peaks[0]
+
+
+@pytest.mark.parametrize("name", OFFLOAD_ORDER)
+def test_naming_something_twice_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="twice"):
+        make_recipe(PPO(), offload=(name, name))
