@@ -126,13 +126,17 @@ def test_only_what_there_is_can_leave_the_device() -> None:
     assert plan(make_recipe(PPO(), device="cpu"), 10, **PPO_SHAPES).offload == ()
 
 
-def test_a_device_that_holds_no_row_gets_the_smallest_micro_batches() -> None:
-    smallest = plan(make_recipe(GRPO()), 1)
-    assert not smallest.fits
-    assert smallest.micro_batch_tokens == 1
-    facts = smallest.facts()
-    assert facts["device_bytes"] == GIB
-    assert facts["estimated_peak_bytes"] == smallest.peak_bytes
+def test_where_nothing_fits_micro_batches_are_no_smaller_than_helps() -> None:
+    small = plan(make_recipe(GRPO(), policy={"lora": LoraSettings()}), 1)
+    assert not small.fits
+    assert small.micro_batch_tokens == 4096  # One row, prompt and answer at their limits.
+    assert small.facts()["device_bytes"] == GIB
+    assert small.facts()["estimated_peak_bytes"] == small.peak_bytes
+    # With all weights in training the peak is the step of the optimizer.
+    bound = plan(make_recipe(PPO()), 79, **PPO_SHAPES)
+    assert not bound.fits
+    assert phase_bytes(bound.items)["critic's step"] == bound.peak_bytes
+    assert bound.micro_batch_tokens == MOST_TOKENS
 
 
 def test_offloading_lowers_the_peak_step_by_step() -> None:

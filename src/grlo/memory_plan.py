@@ -72,8 +72,9 @@ def plan_memory(
     Chosen is the smallest extension of `training.offload`, in the order of `OFFLOAD_ORDER`, with
     which `ENOUGH_TOKENS` fit, and for it the largest power of two of tokens up to `MOST_TOKENS`.
     If they never fit, everything waits in the CPU's memory, and micro-batches are as large as that
-    lets them be; where not even one row fits by the estimate, they hold one row. On a CPU nothing
-    has another place to wait.
+    lets them be. Where by the estimate nothing fits, they are as large as they can be without
+    raising the peak, which smaller ones would not lower: it may lie in an optimizer's step, and a
+    row is never cut. On a CPU nothing has another place to wait.
 
     Args:
         recipe: What is to be run, its `training.device` resolved.
@@ -120,8 +121,9 @@ def _powers(least: int) -> list[int]:
 
 
 def _largest(plans: Sequence[MemoryPlan]) -> MemoryPlan:
-    """The first that fits, else the last."""
-    return next((plan for plan in plans if plan.fits), plans[-1])
+    """The first that fits; else the first that takes no more than the smallest does."""
+    least = min(plan.peak_bytes for plan in plans)
+    return next(plan for plan in plans if plan.fits or plan.peak_bytes == least)
 
 
 def _present(
