@@ -97,7 +97,8 @@ def all_weights(learner: Learner) -> torch.Tensor:
 def test_eight_bits_without_the_package_say_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    for name in ("bitsandbytes", "bitsandbytes.optim"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError, match=r"grlo\[lowbit\]"):
         build_optimizer(nn.Linear(2, 2), EIGHT_BITS)
 
