@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -25,9 +26,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from grlo.engines import ENGINES
+from grlo.engines import ENGINES, decoding
 from grlo.engines.hf import HFEngine, HFEngineSettings
-from grlo.errors import EngineError
+from grlo.errors import DeviceMemoryError, EngineError
 from grlo.inference import is_same_device
 from grlo.interfaces import BuildContext
 from grlo.registry import resolve
@@ -511,3 +512,46 @@ def test_every_completion_is_told_of_once_as_it_finishes() -> None:
     assert dict(told) == dict(enumerate(completions))
     assert len(told) == len(completions)
     assert [index for index, _ in told] != sorted(index for index, _ in told)
+
+
+@pytest.mark.usefixtures("_either_cache")
+def test_a_device_that_holds_few_rows_draws_fewer_together_from_then_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, prompts = tiny(), some_prompts()
+    expected = tokens_of(HFEngine(model).generate(prompts, SAMPLING, seeds=range(9)))
+    finished: list[int] = []
+    real, sizes = decoding.draw, []
+
+    def small_device(logits_RV: Tensor, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        sizes.append(len(logits_RV))
+        # Not at once: what has finished before must not be drawn again.
+        if len(logits_RV) > 5 and len(sizes) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
+        return real(logits_RV, *args, **options)
+
+    monkeypatch.setattr(decoding, "draw", small_device)
+    engine = HFEngine(model, max_rows=24)
+    told = engine.generate(
+        prompts, SAMPLING, seeds=range(9), on_completion=lambda index, _: finished.append(index)
+    )
+    assert tokens_of(told) == expected
+    assert sorted(finished) == list(range(36))
+    warnings = capsys.readouterr().err
+    # The rows that were in use fell from 24: 12, 6, 3.
+    assert [f"at most {rows}." in warnings for rows in (12, 6, 3)] == [True] * 3
+    assert warnings.count("What is drawn does not change") == 3
+    sizes.clear()
+    engine.generate(prompts, SAMPLING, seeds=range(9))
+    assert max(sizes) == 3
+
+
+def test_a_completion_that_does_not_fit_alone_is_told_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_device(*args: Any, **options: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
+
+    monkeypatch.setattr(decoding, "draw", no_device)
+    with pytest.raises(DeviceMemoryError, match=r"one completion \(21 tokens.*sampling.max_tokens"):
+        HFEngine(tiny()).generate([[1]], SAMPLING, seeds=[0])

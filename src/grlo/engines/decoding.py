@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -38,16 +38,43 @@ class Job:
     sample: int
 
 
+def make_jobs(
+    prompts: Sequence[Sequence[int]], sampling: SamplingParams, *, seeds: Sequence[int]
+) -> list[Job]:
+    """The completions of a call, in the order in which they are drawn."""
+    jobs = [
+        Job(prompt_index * sampling.num_samples + sample, tuple(prompt), seed, sample)
+        for prompt_index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+        for sample in range(sampling.num_samples)
+    ]
+    # Equal prompts stand together, so that each is computed once; the longest come first, as caches
+    # ask for.
+    rank = {prompt: place for place, prompt in enumerate(dict.fromkeys(job.prompt for job in jobs))}
+    return sorted(jobs, key=lambda job: (-len(job.prompt), rank[job.prompt]))
+
+
 class Decoding:
-    """One call of `generate`: a queue of jobs, and the rows that are being decoded."""
+    """A queue of jobs, and the rows that are being decoded.
+
+    Args:
+        model: A causal language model in evaluation mode.
+        jobs: What to draw, in the order of `make_jobs`.
+        results: Completions by `Job.index`; those that are drawn are put in.
+        sampling: How to draw.
+        max_rows: Completions that are decoded together at most.
+        prefill_tokens: Prompt tokens in one forward pass, padding included.
+        progress: Called as completions finish, with those that `results` had before.
+        on_completion: Likewise, with each of them.
+        decode: Text of tokens, for `SamplingParams.stop_texts`.
+    """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        prompts: Sequence[Sequence[int]],
+        jobs: Sequence[Job],
+        results: list[Completion | None],
         sampling: SamplingParams,
         *,
-        seeds: Sequence[int],
         max_rows: int,
         prefill_tokens: int,
         progress: Progress,
@@ -60,19 +87,10 @@ class Decoding:
         device = model.device
         self.check_every = steps_between_looks(device.type)
 
-        jobs = [
-            Job(prompt_index * sampling.num_samples + sample, tuple(prompt), seed, sample)
-            for prompt_index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
-            for sample in range(sampling.num_samples)
-        ]
-        # Equal prompts stand together, so that each is computed once; the longest come first, as
-        # caches ask for.
-        rank = {p: i for i, p in enumerate(dict.fromkeys(job.prompt for job in jobs))}
-        jobs.sort(key=lambda job: (-len(job.prompt), rank[job.prompt]))
-        self.queue = deque(jobs)
-        self.results: list[Completion | None] = [None] * len(jobs)
-        self.num_done = self.num_tokens_done = 0
-
+        self.queue, self.results = deque(jobs), results
+        done = [completion for completion in results if completion is not None]
+        self.num_done = len(done)
+        self.num_tokens_done = sum(len(completion.tokens) for completion in done)
         self.cache = self._new_cache(longest_prompt=len(jobs[0].prompt))
 
         def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
@@ -112,7 +130,8 @@ class Decoding:
             like=like,
         )
 
-    def run(self) -> list[Completion]:
+    def run(self) -> None:
+        """Draws all jobs."""
         while self.queue or self.jobs:
             free = self.max_rows - len(self.jobs)
             # Prompts are computed in batches worth a forward pass.
@@ -122,7 +141,6 @@ class Decoding:
                 for _ in range(self.check_every):
                     self._step()
             self._retire()
-        return cast("list[Completion]", self.results)
 
     def _step(self) -> None:
         """Feeds every row its latest token and draws the next."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from grlo.engines.decoding import Decode, Decoding
-from grlo.errors import EngineError
+from grlo.device_memory import lacks_memory
+from grlo.engines.decoding import Decode, Decoding, Job, make_jobs
+from grlo.errors import DeviceMemoryError, EngineError
 from grlo.inference import evaluating, is_same_device
 from grlo.interfaces import BuildContext, OnCompletion, Progress, ignore, silent
 from grlo.settings import Dtype, require
@@ -132,6 +135,7 @@ class HFEngine:
 
         Raises:
             EngineError: `sampling` or a prompt cannot be used.
+            DeviceMemoryError: Memory does not hold a single completion.
         """
         _check_request(prompts, sampling, seeds)
         if sampling.stop_texts and self._decode is None:
@@ -140,25 +144,50 @@ class HFEngine:
             return []
         longest = max(map(len, prompts)) + sampling.max_tokens
         _check_window(self._model, longest)
-        num_completions = len(prompts) * sampling.num_samples
-        max_rows = self._max_rows or _rows_that_fit(self._model, num_columns=longest)
-        with evaluating(self._model), _on(self._stream):
-            decoding = Decoding(
+        jobs = make_jobs(prompts, sampling, seeds=seeds)
+        results: list[Completion | None] = [None] * len(jobs)
+
+        def draw(left: Sequence[Job], max_rows: int) -> None:
+            Decoding(
                 self._model,
-                prompts,
+                left,
+                results,
                 sampling,
-                seeds=seeds,
-                max_rows=min(max_rows, num_completions),
+                max_rows=max_rows,
                 prefill_tokens=self._prefill_tokens,
                 progress=progress,
                 on_completion=on_completion,
                 decode=self._decode,
-            )
-            completions = decoding.run()
+            ).run()
+
+        with evaluating(self._model), _on(self._stream):
+            # Once, unless memory runs out: what has not finished is then drawn anew, and comes out
+            # the same.
+            while left := [job for job in jobs if results[job.index] is None]:
+                most = self._max_rows or _rows_that_fit(self._model, num_columns=longest)
+                max_rows = min(most, len(left))
+                reason = lacks_memory(partial(draw, left, max_rows))
+                if reason is not None:
+                    self._lower(max_rows, longest, reason)
         if self._model.device.type == "cuda":
-            del decoding
             torch.cuda.empty_cache()
-        return completions
+        return cast("list[Completion]", results)
+
+    def _lower(self, max_rows: int, longest: int, reason: str) -> None:
+        """Draws fewer completions together from now on."""
+        if max_rows == 1:
+            raise DeviceMemoryError(
+                f"memory does not hold one completion ({longest} tokens with its prompt) at a "
+                f"time: {reason}. Lower sampling.max_tokens, keep what generation does not need in "
+                "the CPU's memory (training.offload), or draw on another device (engine.device)."
+            )
+        self._max_rows = max_rows // 2
+        self._prefill_tokens = max(1, self._prefill_tokens // 2)
+        print(
+            f"out of memory in drawing {max_rows} completions together; from here on they are at "
+            f"most {self._max_rows}. What is drawn does not change. The allocator said: {reason}",
+            file=sys.stderr,
+        )
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
         """Copies weights under the names of the Hugging Face checkpoint.
