@@ -30,9 +30,10 @@ from grlo.rewards.shaping import ShapedReward
 from grlo.rollout import ChatRenderer
 from grlo.rundir import RunDir
 from grlo.settings import Dtype, Recipe
-from grlo.stages.evaluate import judge_of, local_model
+from grlo.stages.evaluate import judge_of
 from grlo.stages.memory import plan_for
 from grlo.stages.report import report
+from grlo.stages.respondents import local_model
 from grlo.stages.runs import (
     begin,
     choose_device,
