@@ -47,7 +47,7 @@ $(VERL_VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 test-verl: $(VERL_VENV)/.installed
-	OMP_NUM_THREADS=1 $(VERL_BIN)/python -m pytest tests/launchers
+	OMP_NUM_THREADS=1 $(VERL_BIN)/python -m pytest tests/launchers/verl/test_with_verl.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -121,7 +121,7 @@ def test_an_algorithm_of_the_users_own_is_refused(tmp_path):
     class Mine(PPO):
         pass
 
-    with pytest.raises(RecipeError, match="algorithm: verl knows nothing of .*Mine"):
+    with pytest.raises(RecipeError, match=r"algorithm: verl knows nothing of .*Mine"):
         express(replace(write_recipe(tmp_path), algorithm=Mine()), Cluster())
 
 
