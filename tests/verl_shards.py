@@ -1,7 +1,7 @@
 """What verl's checkpoint manager writes of a policy under FSDP2, by one of two processes.
 
-python verl_shards.py RANK PORT FOLDER KIND, where KIND is `whole` or `lora`. All weights differ from
-those of the miniature by 0.01, or adapters of rank 4 are filled with 0.02.
+python verl_shards.py RANK PORT FOLDER KIND, where KIND is `whole` or `lora`: all weights differ
+from those of the miniature by 0.01, or adapters of rank 4 are filled with 0.02.
 """
 
 from __future__ import annotations

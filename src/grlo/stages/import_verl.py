@@ -5,26 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from transformers import AutoConfig
 
 from grlo.errors import CheckpointError
+from grlo.estimates import shape_from_config
 from grlo.evaluation.stats import clustered_mean
+from grlo.interfaces import Algorithm
 from grlo.launchers.verl.converting import convert
 from grlo.launchers.verl.folder import VerlFolder
 from grlo.launchers.verl.importing import OTHER, LoggedStep, logged_steps
 from grlo.launchers.verl.scoring import read_answers
 from grlo.moments import RunningMoments
+from grlo.rewards import single_rewards
 from grlo.rollout import ChatRenderer
 from grlo.rundir import RunDir
 from grlo.settings import Recipe
+from grlo.stages.models import saved_shape
 from grlo.stages.report import report
 from grlo.stages.runs import open_policy
 from grlo.training import checkpoint
+from grlo.training.flops import FlopCounter
 from grlo.training.metrics import step_metrics
 from grlo.training.watch import watch_metrics
-from grlo.types import Rollout, Score, StepResult
+from grlo.types import Rollout, Score, StepResult, Work
 
 
 def import_verl(folder: Path, *, out: Path) -> Path:
@@ -93,6 +99,7 @@ class Bringing:
         self._num_devices = exported.cluster().num_devices
         self._device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cuda"
         self._renderer: ChatRenderer | None = None
+        self._counter: FlopCounter | None = None
 
     def steps(self) -> Iterator[StepResult]:
         """Brings the steps that are new, one after the other."""
@@ -158,16 +165,19 @@ class Bringing:
         return wanted
 
     def _result(self, logged: LoggedStep) -> StepResult:
-        rollouts, scores = read_answers(
+        found = read_answers(
             self._exported, attempt=logged.attempt, step=logged.step, split="rollouts"
         )
+        rollouts, scores = found.rollouts, found.scores
         num_generated = sum(len(rollout.completion.tokens) for rollout in rollouts)
-        num_prompt = sum(len(rollout.prompt_tokens) for rollout in rollouts)
+        num_read = num_generated + sum(len(rollout.prompt_tokens) for rollout in rollouts)
         costs = logged.costs(
             num_devices=self._num_devices,
             device=self._device,
-            num_generated=num_generated,
-            num_read=num_generated + num_prompt,
+            tokens={"generate": num_generated}
+            | dict.fromkeys(("score", "annotate", "update"), num_read),
+            work=lambda phase: self._count(phase, rollouts, step=logged.step),
+            usage=found.usage,
         )
         metrics = logged.metrics()
         if any(score.value is not None for score in scores):
@@ -182,6 +192,14 @@ class Bringing:
             costs=tuple(costs),
         )
 
+    def _count(self, phase: str, rollouts: Sequence[Rollout], *, step: int) -> Mapping[str, Work]:
+        """Estimated work; with adapters none, whose share only the models in memory would tell."""
+        if self._recipe.policy.lora is not None or self._recipe.critic.lora is not None:
+            return {}
+        if self._counter is None:
+            self._counter = _flop_counter(self._recipe)
+        return self._counter(phase, rollouts, step=step)
+
     def _moments(self, scores: Sequence[Score], *, before: int) -> RunningMoments:
         """Of all scores so far."""
         moments = RunningMoments()
@@ -194,9 +212,8 @@ class Bringing:
 
     def _with_gold(self, logged: LoggedStep, result: StepResult) -> StepResult:
         """The step with what the gold reward has said, where it was asked."""
-        rollouts, scores = read_answers(
-            self._exported, attempt=logged.attempt, step=logged.step, split="gold"
-        )
+        found = read_answers(self._exported, attempt=logged.attempt, step=logged.step, split="gold")
+        rollouts, scores = found.rollouts, found.scores
         if not rollouts:
             return result
         self._run.write_rollouts(result.step, rollouts, scores, kind="gold")
@@ -207,6 +224,30 @@ class Bringing:
         if self._renderer is None:
             self._renderer = open_policy(self._recipe.policy, num_threads=0)
         return self._renderer
+
+
+def _flop_counter(recipe: Recipe) -> FlopCounter:
+    """Work as verl does it: log-probabilities before every update, each sample with its prompt."""
+    algorithm = cast(Algorithm, recipe.algorithm)
+    critic = None
+    if algorithm.needs_critic:
+        config = AutoConfig.from_pretrained(recipe.critic.model or recipe.policy.model)
+        head = {"architectures": ["TokenClassification"], "num_labels": 1, "id2label": {0: ""}}
+        critic = shape_from_config(config.get_text_config().to_dict() | head)
+    return FlopCounter(
+        policy=saved_shape(recipe.policy.model),
+        critic=critic,
+        rewards=tuple(
+            (shape_from_config(AutoConfig.from_pretrained(model).to_dict()), frozenset(part.styles))
+            for part in single_rewards(recipe.reward)
+            if isinstance(model := getattr(part.settings, "model", None), str)
+        ),
+        has_reference=algorithm.needs_reference,
+        annotates_policy=True,
+        num_epochs=recipe.training.num_epochs,
+        critic_warmup_steps=getattr(algorithm, "critic_warmup_steps", 0),
+        shares_prompts=False,
+    )
 
 
 def _gold_metrics(rollouts: Sequence[Rollout], scores: Sequence[Score]) -> dict[str, float]:

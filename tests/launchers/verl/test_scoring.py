@@ -14,7 +14,7 @@ from grlo.launchers.verl.rows import row_of
 from grlo.launchers.verl.scoring import Answer, Scorer, Together, read_answers
 from grlo.rewards.reward_model import RewardModelSettings
 from grlo.rewards.verified import VerifiedSettings
-from grlo.types import Completion, Prompt, Rollout, Score
+from grlo.types import Completion, Prompt, Rollout, Score, Usage
 from verl_parts import answers_of_step, export
 
 pytest.importorskip("pyarrow")
@@ -70,13 +70,14 @@ def test_what_was_scored_is_read_back_group_by_group_with_its_step(tmp_path):
     folder = export(tmp_path)
     answers = answers_of_step(folder.recipe(), 2)
     scores = scorer_of(folder, attempt=1).score(answers[::-1])[::-1]
-    rollouts, read = read_answers(folder, attempt=1, step=2, split="rollouts")
+    found = read_answers(folder, attempt=1, step=2, split="rollouts")
+    rollouts, read = found.rollouts, found.scores
     assert [rollout.group for rollout in rollouts] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert [rollout.completion.tokens for rollout in rollouts] == [a.tokens for a in answers]
     assert [rollout.completion.finish_reason for rollout in rollouts] == ["stop", "length"] * 4
     assert read == scores
-    assert read_answers(folder, attempt=1, step=1, split="rollouts") == ([], [])
-    assert read_answers(folder, attempt=0, step=2, split="rollouts") == ([], [])
+    assert read_answers(folder, attempt=1, step=1, split="rollouts").rollouts == []
+    assert read_answers(folder, attempt=0, step=2, split="rollouts").rollouts == []
 
 
 def test_several_actors_write_one_step(tmp_path):
@@ -84,7 +85,7 @@ def test_several_actors_write_one_step(tmp_path):
     answers = answers_of_step(folder.recipe(), 1)
     for actor in (0, 1):
         scorer_of(folder, actor=actor).score(answers[actor * 4 : actor * 4 + 4])
-    rollouts, _ = read_answers(folder, attempt=0, step=1, split="rollouts")
+    rollouts = read_answers(folder, attempt=0, step=1, split="rollouts").rollouts
     assert [rollout.group for rollout in rollouts] == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
@@ -96,11 +97,17 @@ def test_an_answer_that_cannot_be_scored_has_no_value_and_is_written_down(tmp_pa
         def score(self, rollouts):
             return [Score(value=None, note="the judge is away") for _ in rollouts]
 
+        def usage(self):
+            return Usage(requests=2, dollars=0.5)
+
     monkeypatch.setattr(scorer, "_rewards", {"rollouts": Broken()})
-    found = scorer.score(answers_of_step(folder.recipe(), 1))
+    answers = answers_of_step(folder.recipe(), 1)
+    found = [*scorer.score(answers[:3]), *scorer.score(answers[3:])]
     assert {score.value for score in found} == {None}
-    _, read = read_answers(folder, attempt=0, step=1, split="rollouts")
+    read = read_answers(folder, attempt=0, step=1, split="rollouts").scores
     assert [score.note for score in read] == ["the judge is away"] * 8
+    found = read_answers(folder, attempt=0, step=1, split="rollouts")
+    assert (found.usage.requests, found.usage.dollars) == (4, 1.0)
 
 
 def test_held_out_answers_go_to_the_gold_reward(tmp_path):
@@ -118,9 +125,9 @@ def test_held_out_answers_go_to_the_gold_reward(tmp_path):
     renderer = scorer_of(folder)._renderer
     right = Answer(extra_info, tokens, renderer.encode_answer("2"), sample=0, step=4)
     assert scorer_of(folder).score([right])[0].value == 1.0
-    rollouts, scores = read_answers(folder, attempt=0, step=4, split="gold")
-    assert len(rollouts) == 1
-    assert scores[0].value == 1.0
+    found = read_answers(folder, attempt=0, step=4, split="gold")
+    assert len(found.rollouts) == 1
+    assert found.scores[0].value == 1.0
 
 
 def test_a_reward_that_counts_what_it_has_seen_is_refused(tmp_path, monkeypatch):

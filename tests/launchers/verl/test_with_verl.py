@@ -179,7 +179,7 @@ def test_verls_own_data_set_reads_the_rows_in_our_order(tmp_path):
     assert step == 5
 
 
-# The reward loop -----------------------------------------------------------------------------------
+# The reward loop ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def test_verls_reward_loop_gives_the_values_of_our_reward_for_every_style(tmp_pa
     for answer, row, score in zip(answers, scored, ours, strict=True):
         assert score.value == pytest.approx(row.sum().item(), abs=1e-5)
         assert row.nonzero().flatten().tolist() in ([], [len(answer.tokens) - 1])
-    rollouts, _ = read_answers(folder, attempt=1, step=1, split="rollouts")
+    rollouts = read_answers(folder, attempt=1, step=1, split="rollouts").rollouts
     assert [r.completion.tokens for r in rollouts] == [a.tokens for a in answers[:8]]
 
 
@@ -267,7 +267,7 @@ def test_an_answer_without_a_score_fails_in_verls_reward_loop_and_is_no_zero(tmp
         return good
 
     assert "reward_score" in asyncio.run(ask())
-    _, read = read_answers(folder, attempt=1, step=1, split="rollouts")
+    read = read_answers(folder, attempt=1, step=1, split="rollouts").scores
     assert sorted(score.value is None for score in read) == [False, True]
 
 

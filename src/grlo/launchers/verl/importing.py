@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from grlo.launchers.verl.folder import VerlFolder
 from grlo.rundir import read_jsonl
-from grlo.types import LedgerEntry
+from grlo.types import LedgerEntry, Usage, Work
 
 PHASES: Mapping[str, str] = {
     "gen": "generate",
@@ -59,38 +59,54 @@ class LoggedStep:
         return found
 
     def costs(
-        self, *, num_devices: int, device: str, num_generated: int, num_read: int
+        self,
+        *,
+        num_devices: int,
+        device: str,
+        tokens: Mapping[str, int],
+        work: Callable[[str], Mapping[str, Work]],
+        usage: Usage,
     ) -> list[LedgerEntry]:
-        """What the phases of the step took; their sum is the step and what verl times after it.
+        """What the phases of the step took; their seconds add up to verl's, and its evaluations'.
 
         Args:
             num_devices: That the run occupies.
             device: Name of them.
-            num_generated: Tokens of the answers.
-            num_read: Tokens of prompts and answers.
+            tokens: By phase.
+            work: Estimated operations of a phase by component.
+            usage: What the reward asked of remote services.
         """
-        seconds: dict[str, float] = {}
+        # Scoring has no time of its own, and yet has work.
+        seconds = {"score": 0.0}
         for name, phase in PHASES.items():
             spent = self.data.get(f"timing_s/{name}")
             if spent is not None:
                 seconds[phase] = seconds.get(phase, 0.0) + spent
-        # Evaluations are no part of verl's step.
         within = sum(spent for phase, spent in seconds.items() if phase != "evaluate")
         seconds["idle"] = max(0.0, self.data.get("timing_s/step", within) - within)
-        tokens = {"generate": num_generated} | dict.fromkeys(("annotate", "update"), num_read)
-        return [
-            LedgerEntry(
-                step=self.step,
-                phase=phase,
-                seconds=spent,
-                num_devices=num_devices,
-                device=device,
-                tokens=tokens.get(phase, 0),
-                peak_memory_bytes=self._peak_bytes(),
-                attempt=self.attempt,
+        entries = []
+        for phase, spent in seconds.items():
+            done, asked = work(phase), usage if phase == "score" else Usage()
+            entries.append(
+                LedgerEntry(
+                    step=self.step,
+                    phase=phase,
+                    seconds=spent,
+                    num_devices=num_devices,
+                    device=device,
+                    tokens=tokens.get(phase, 0),
+                    flops=math.fsum(part.flops for part in done.values()),
+                    peak_memory_bytes=self._peak_bytes(),
+                    attempt=self.attempt,
+                    requests=asked.requests,
+                    input_tokens=asked.input_tokens,
+                    output_tokens=asked.output_tokens,
+                    dollars=asked.dollars,
+                    flops_by={name: part.flops for name, part in done.items()},
+                    tokens_by={name: part.tokens for name, part in done.items()},
+                )
             )
-            for phase, spent in seconds.items()
-        ]
+        return entries
 
     def _peak_bytes(self) -> int:
         """verl tells it in GiB, of the whole run so far and of one GPU."""

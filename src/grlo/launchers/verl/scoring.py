@@ -16,11 +16,12 @@ from grlo.errors import RewardError
 from grlo.interfaces import BuildContext, Reward
 from grlo.launchers.verl.folder import VerlFolder
 from grlo.launchers.verl.rows import prompt_of
+from grlo.ledger import total_usage
 from grlo.rewards.shaping import ShapedReward
 from grlo.rollout import ChatRenderer
 from grlo.rundir import append_jsonl, read_jsonl
 from grlo.settings import Recipe
-from grlo.types import Completion, Message, Prompt, Rollout, Score
+from grlo.types import Completion, Message, Prompt, Rollout, Score, Usage
 
 MOST_AT_ONCE = 512
 """Answers that are scored together."""
@@ -75,7 +76,8 @@ class Scorer:
             rollouts = [self._rollout(answers[row]) for row in rows]
             found = reward.score(rollouts)
             scores |= dict(zip(rows, found, strict=True))
-            self._write([answers[row] for row in rows], rollouts, found, split=split)
+            asked = [answers[row] for row in rows]
+            self._write(asked, rollouts, found, split=split, usage=reward.usage())
         return [scores[row] for row in range(len(answers))]
 
     def close(self) -> None:
@@ -111,6 +113,7 @@ class Scorer:
         scores: Sequence[Score],
         *,
         split: str,
+        usage: Usage,
     ) -> None:
         by_step: dict[int, list[dict[str, object]]] = {}
         for answer, rollout, score in zip(answers, rollouts, scores, strict=True):
@@ -120,7 +123,8 @@ class Scorer:
         for step, rows in by_step.items():
             file = self._folder.answers_file(self._attempt, step, split, actor=self._actor)
             file.parent.mkdir(parents=True, exist_ok=True)
-            append_jsonl(file, rows)
+            append_jsonl(file, [*rows, {"usage": asdict(usage)}])
+            usage = Usage()  # All but a few calls are of one step.
 
 
 class Together:
@@ -156,13 +160,26 @@ class Together:
                     future.set_result(score)
 
 
-def read_answers(
-    folder: VerlFolder, *, attempt: int, step: int, split: str
-) -> tuple[list[Rollout], list[Score]]:
+@dataclass(frozen=True)
+class Scored:
     """What was scored in a step, group by group, sample by sample."""
+
+    rollouts: list[Rollout]
+    scores: list[Score]
+    usage: Usage
+    """What that asked of remote services."""
+
+
+def read_answers(folder: VerlFolder, *, attempt: int, step: int, split: str) -> Scored:
+    """What the reward actors have written down; nothing where they were not asked."""
     rows = [row for file in folder.answers_files(attempt, step, split) for row in read_jsonl(file)]
-    rows.sort(key=lambda row: (row["rollout"]["group"], row["sample"]))
-    return [_read_rollout(row["rollout"]) for row in rows], [Score(**row["score"]) for row in rows]
+    answers = [row for row in rows if "rollout" in row]
+    answers.sort(key=lambda row: (row["rollout"]["group"], row["sample"]))
+    return Scored(
+        rollouts=[_read_rollout(row["rollout"]) for row in answers],
+        scores=[Score(**row["score"]) for row in answers],
+        usage=total_usage(Usage(**row["usage"]) for row in rows if "usage" in row),
+    )
 
 
 def _read_rollout(fields: dict[str, Any]) -> Rollout:
