@@ -577,8 +577,12 @@ GpusPerNode = Annotated[
     int, typer.Option("--gpus", min=1, help="Of each node, for policy, critic and vLLM.")
 ]
 RewardGpus = Annotated[
-    float,
-    typer.Option(min=0, help="Of each reward actor, besides those; 0 scores on CPUs."),
+    float | None,
+    typer.Option(
+        min=0,
+        help="Of each reward actor, besides those; default: 1 with a reward model, else 0, which "
+        "scores on CPUs.",
+    ),
 ]
 RewardActors = Annotated[int, typer.Option(min=1, help="Copies of the reward.")]
 
@@ -590,16 +594,18 @@ def export_verl(
     overrides: Overrides = None,
     nodes: Nodes = 1,
     gpus: GpusPerNode = 8,
-    reward_gpus: RewardGpus = 0,
+    reward_gpus: RewardGpus = None,
     reward_actors: RewardActors = 1,
 ) -> None:
     """Data, configuration and script with which verl trains a recipe."""
-    from grlo.launchers.verl.expression import Cluster
     from grlo.recipe import load_recipe
+    from grlo.stages.export_verl import cluster_for
     from grlo.stages.export_verl import export_verl as run_export
 
     recipe = load_recipe(recipes, overrides=overrides or ())
-    cluster = Cluster(nodes, gpus, reward_gpus=reward_gpus, reward_actors=reward_actors)
+    cluster = cluster_for(
+        recipe, nodes=nodes, gpus=gpus, reward_gpus=reward_gpus, reward_actors=reward_actors
+    )
     print(run_export(recipe, out=out, cluster=cluster).script_file)
 
 
@@ -622,16 +628,18 @@ def launch_verl(
     ] = None,
     nodes: Nodes = 1,
     gpus: GpusPerNode = 8,
-    reward_gpus: RewardGpus = 0,
+    reward_gpus: RewardGpus = None,
     reward_actors: RewardActors = 1,
 ) -> None:
     """Trains a model by a recipe on verl, or resumes a run."""
-    from grlo.launchers.verl.expression import Cluster
     from grlo.recipe import load_recipe
+    from grlo.stages.export_verl import cluster_for
     from grlo.stages.launch_verl import launch_verl as run_launch
 
     recipe = load_recipe(recipes, overrides=overrides or ())
-    cluster = Cluster(nodes, gpus, reward_gpus=reward_gpus, reward_actors=reward_actors)
+    cluster = cluster_for(
+        recipe, nodes=nodes, gpus=gpus, reward_gpus=reward_gpus, reward_actors=reward_actors
+    )
     print(run_launch(recipe, run_dir=run, cluster=cluster, ray_address=ray_address))
 
 

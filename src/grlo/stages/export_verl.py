@@ -14,10 +14,22 @@ from grlo.launchers.verl.expression import Cluster, express
 from grlo.launchers.verl.folder import VerlFolder
 from grlo.prompts.sources import suffix_problems
 from grlo.recipe import dump_recipe
+from grlo.rewards import single_rewards
 from grlo.rundir import PARTIAL
 from grlo.settings import Recipe
 from grlo.stages.runs import open_policy, record_data
 from grlo.stages.train import hash_prompts, load_gold_prompts, load_prompts
+
+
+def cluster_for(
+    recipe: Recipe, *, nodes: int, gpus: int, reward_gpus: float | None, reward_actors: int
+) -> Cluster:
+    """Nodes and GPUs; each reward actor has one if there is a model, unless somebody says more."""
+    if reward_gpus is None:
+        rewards = [recipe.reward, *([] if recipe.gold is None else [recipe.gold.reward])]
+        parts = [part for reward in rewards for part in single_rewards(reward)]
+        reward_gpus = float(any(hasattr(part.settings, "model") for part in parts))
+    return Cluster(nodes, gpus, reward_gpus=reward_gpus, reward_actors=reward_actors)
 
 
 def export_verl(recipe: Recipe, *, out: Path, cluster: Cluster) -> VerlFolder:

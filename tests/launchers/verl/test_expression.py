@@ -20,6 +20,7 @@ from grlo.rewards import REWARDS
 from grlo.rewards.random_reward import RandomRewardSettings
 from grlo.rewards.shuffled import ShuffledRewardSettings
 from grlo.settings import Recipe
+from grlo.stages.export_verl import cluster_for
 from verl_parts import write_recipe
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -197,6 +198,46 @@ def test_a_critic_is_configured_only_where_there_is_one(tmp_path):
     keys = express(write_recipe(tmp_path, "algorithm.name=grpo", "critic=none"), Cluster())
     assert not [key for key in keys if key.startswith("critic.") and "optim" in key]
     assert keys["algorithm.adv_estimator"] == "grpo"
+
+
+@pytest.mark.parametrize(("steps", "first"), [(0, 0), (3, 4)])
+def test_warm_up_of_the_critic_ends_where_verl_first_trains_the_policy(tmp_path, steps, first):
+    # verl trains the policy in steps of this number and above, and counts them from 1.
+    recipe = write_recipe(tmp_path, f"algorithm.critic_warmup_steps={steps}")
+    assert express(recipe, Cluster())["trainer.critic_warmup"] == first
+
+
+def test_a_schedule_of_the_policy_and_warm_up_of_the_critic_exclude_each_other(tmp_path):
+    overrides = ["algorithm.critic_warmup_steps=2", "optimizer.warmup_steps=2"]
+    with pytest.raises(RecipeError, match=r"\n  optimizer\.schedule:"):
+        express(write_recipe(tmp_path, *overrides), Cluster())
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(0, 16384), (4096, 4096), (100, 188)])
+def test_a_micro_batch_holds_at_least_the_longest_row(tmp_path, tokens, expected):
+    keys = express(write_recipe(tmp_path, f"training.micro_batch_tokens={tokens}"), Cluster())
+    assert keys["actor_rollout_ref.actor.ppo_max_token_len_per_gpu"] == expected
+    assert keys["critic.ppo_max_token_len_per_gpu"] == expected
+
+
+def test_types_of_weights_and_products_are_told_to_every_model(tmp_path):
+    recipe = write_recipe(tmp_path, 'policy.param_dtype="bfloat16"', 'engine.dtype="float32"')
+    keys = express(recipe, Cluster())
+    for part in ("actor_rollout_ref.actor.fsdp_config", "critic.fsdp"):
+        assert keys[f"{part}.model_dtype"] == "bf16"
+        assert keys[f"{part}.mixed_precision.param_dtype"] == "bf16"
+    assert keys["actor_rollout_ref.rollout.dtype"] == "float32"
+
+
+def test_a_reward_model_gets_a_gpu_and_a_verifier_none(tmp_path):
+    def gpus(recipe: Recipe, given: float | None = None) -> float:
+        cluster = cluster_for(recipe, nodes=1, gpus=8, reward_gpus=given, reward_actors=2)
+        return cluster.reward_gpus
+
+    mixed = write_recipe(tmp_path)
+    assert gpus(mixed) == 1
+    assert gpus(mixed, 0.5) == 0.5
+    assert gpus(write_recipe(tmp_path, "reward.name=verified", "reward.verifier=math")) == 0
 
 
 def test_settings_of_the_engine_go_to_verls_vllm(tmp_path):

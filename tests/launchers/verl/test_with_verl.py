@@ -183,10 +183,18 @@ def test_verls_own_data_set_reads_the_rows_in_our_order(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def _ray() -> Iterator[None]:
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+def _one_ray() -> Iterator[None]:
+    ray.init(num_cpus=16, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def _ray(_one_ray) -> None:
+    """Ray without the reward actors of another test, which are found by name."""
+    for name in ray.util.list_named_actors():
+        if name.startswith("grlo_reward"):
+            ray.kill(ray.get_actor(name))
 
 
 def as_verl_has_it(answers) -> Any:
@@ -252,9 +260,6 @@ def test_an_answer_without_a_score_fails_in_verls_reward_loop_and_is_no_zero(tmp
         'reward.styles=["model", "rule", "both"]',
     )
     config = composed(folder)
-    # Actors are found by their names, of which each run has its own.
-    for name in ray.util.list_named_actors():
-        ray.kill(ray.get_actor(name))
     answers = answers_of_step(folder.recipe(), 1)
     unscored = next(a for a in answers if prompt_of(a.extra_info).style == "model")
     scored = next(a for a in answers if prompt_of(a.extra_info).style == "rule")
@@ -269,6 +274,86 @@ def test_an_answer_without_a_score_fails_in_verls_reward_loop_and_is_no_zero(tmp
     assert "reward_score" in asyncio.run(ask())
     read = read_answers(folder, attempt=1, step=1, split="rollouts").scores
     assert sorted(score.value is None for score in read) == [False, True]
+
+
+@pytest.mark.usefixtures("_ray")
+def test_verls_trainer_draws_scores_and_samples_a_step_without_its_unscored_answers(tmp_path):
+    """Everything of a step of verl before the models: its trainer's loader, queue, agent-loop and
+    reward workers, and replay buffer; only the server of vLLM is a stand-in."""
+    import transfer_queue as tq
+    from verl.experimental.reward_loop import RewardLoopManager
+    from verl.trainer.ppo.padding_utils import upsample_batch_to_divisible_size
+    from verl.trainer.ppo.v1 import AgentLoopManagerTQ, get_trainer_cls
+    from verl.utils import hf_tokenizer
+
+    folder = export(
+        tmp_path,
+        "reward.name=verified",
+        "reward.verifier=math",
+        # Those of the style `model` have no reference, so there is no verdict.
+        'reward.styles=["model", "rule", "both"]',
+    )
+    recipe, config = folder.recipe(), composed(folder)
+    config.reward.num_workers = config.actor_rollout_ref.rollout.agent.num_workers = 1
+    config.transfer_queue.backend.SimpleStorage.num_data_storage_units = 1
+    config.transfer_queue.enable = True
+    config.data.dataloader_num_workers = 0
+    drawn = list(renderer_of(recipe).encode_answer("17"))
+
+    class Server:
+        async def generate(self, **request: Any) -> Any:
+            from verl.workers.rollout.replica import TokenOutput
+
+            steps = {"min_global_steps": 0, "max_global_steps": 0}
+            return TokenOutput(token_ids=drawn, log_probs=[-0.5] * len(drawn), extra_fields=steps)
+
+    tq.init(config.transfer_queue)
+    try:
+        cls = get_trainer_cls(config.trainer.v1.trainer_mode)
+        trainer = object.__new__(cls)  # Its models would need GPUs.
+        trainer.config, trainer.trainer_mode = config, "sync"
+        trainer.global_steps = trainer.parameter_sync_step = 1
+        trainer.tokenizer, trainer.processor = hf_tokenizer(str(ASSETS / "base")), None
+        trainer._init_dataloader()
+        trainer.replay_buffer = trainer._build_replay_buffer()
+        rewards = RewardLoopManager(config)
+        trainer.agent_loop_manager = AgentLoopManagerTQ.create(
+            config=config,
+            llm_client=Server(),
+            reward_loop_worker_handles=rewards.reward_loop_worker_handles,
+        )
+        trainer._add_batch_to_generate()
+        batch, _ = trainer.replay_buffer.sample(
+            global_steps=1, partition_id="train", batch_size=config.data.train_batch_size
+        )
+        expected = answers_of_step(recipe, 1)
+        scored = [a for a in expected if prompt_of(a.extra_info).style != "model"]
+        assert 0 < len(batch.keys) == len(scored) < len(expected)
+        data = tq.kv_batch_get(
+            keys=batch.keys,
+            partition_id="train",
+            select_fields=["rm_scores", "responses", "response_mask", "extra_info"],
+        )
+        assert sorted(info["index"] for info in data["extra_info"]) == sorted(
+            answer.extra_info["index"] for answer in scored
+        )
+        for info, scores, tokens in zip(
+            data["extra_info"], data["rm_scores"], data["responses"], strict=True
+        ):
+            assert tokens.tolist() == drawn
+            assert scores.sum().item() == (prompt_of(info).reference == "17")
+            assert scores[:-1].abs().sum() == 0
+        # What verl fills the step up with has no token that counts.
+        whole = upsample_batch_to_divisible_size(batch, len(expected), 0)
+        fill = [key for key in whole.keys if key not in batch.keys]
+        assert len(fill) == len(expected) - len(scored)
+        filled = tq.kv_batch_get(keys=fill, partition_id="train", select_fields=["response_mask"])
+        assert sum(mask.sum().item() for mask in filled["response_mask"]) == 0
+    finally:
+        tq.close()
+    found = read_answers(folder, attempt=1, step=1, split="rollouts")
+    assert len(found.scores) == len(expected)
+    assert sum(score.value is None for score in found.scores) == len(expected) - len(scored)
 
 
 def test_verls_agent_loop_draws_with_our_tokens_and_stops(tmp_path):
