@@ -71,6 +71,7 @@ def test_a_setting_without_a_rule_is_an_error_that_names_it(tmp_path, monkeypatc
         ('policy.revision="abc"', "policy.revision"),
         ('policy.gradient_checkpointing="selective"', "policy.gradient_checkpointing"),
         ("policy.lora.dropout=0.1", "policy.lora.dropout"),
+        ('policy.compute_dtype="float32"', "policy.compute_dtype"),
         ("sampling.max_draws=2", "sampling.max_draws"),
         ('optimizer.name="adamw_8bit"', "optimizer.name"),
         ('optimizer.schedule="linear"', "optimizer.schedule"),
@@ -174,7 +175,7 @@ def test_the_recipes_of_the_paper_are_expressed_or_say_why_not(path):
         with pytest.raises(RecipeError, match=r"sampling\.max_draws"):
             express(recipe, Cluster())
     elif "cpu" in path.stem:
-        with pytest.raises(RecipeError, match=r"1 setting of the recipe[\s\S]*training\.device"):
+        with pytest.raises(RecipeError, match=r"\n  training\.device"):
             express(recipe, Cluster())
     else:
         assert express(recipe, Cluster())["actor_rollout_ref.model.path"] == recipe.policy.model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from transformers import GenerationConfig
 
+from grlo.benchmarks.loading import choose
 from grlo.errors import CheckpointError, EngineError, MissingExtraError
 from grlo.launchers.verl import process
 from grlo.launchers.verl.expression import Cluster
@@ -21,6 +23,7 @@ from grlo.recipe import ASSETS, load_recipe
 from grlo.rundir import RunDir, append_jsonl, read_jsonl
 from grlo.settings import Recipe
 from grlo.stages import launch_verl as launching
+from grlo.stages.evaluate import ModelChoice, evaluate
 from grlo.stages.import_verl import import_verl
 from grlo.stages.launch_verl import launch_verl
 from grlo.stages.models import load_model, newest_model
@@ -175,6 +178,19 @@ def test_the_report_and_the_evaluation_read_the_run(finished, tmp_path):
     path = newest_model(str(run.path))
     assert path == str(run.checkpoints()[-1])
     assert load_model(path, dtype="float32").config.vocab_size > 0
+
+
+def test_an_evaluation_of_the_run_stands_in_a_report_with_what_the_run_cost(finished, tmp_path):
+    choice = choose(suite=None, names=["nano_math"], limit=4)
+    base = str(ASSETS / "base")
+    for name, model in (("base", base), ("trained", str(finished.path))):
+        evaluate(ModelChoice(model, device="cpu"), choice, out=tmp_path / name)
+    folders = [tmp_path / "base", tmp_path / "trained"]
+    page = report_folders(folders, form="json", out=tmp_path / "report.json")
+    answer = " ".join(json.loads(page.read_text())["answer"])
+    assert "20 prompts (3 different ones)" in answer
+    assert "of 3 x " in answer
+    assert "FLOPs" in answer
 
 
 def test_a_checkpoint_ends_answers_where_training_did(finished):

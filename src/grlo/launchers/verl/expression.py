@@ -227,6 +227,13 @@ def _param_dtype(value: str, place: Place) -> Keys:
 
 
 def _compute_dtype(value: str, place: Place) -> Keys:
+    has_critic = getattr(place.recipe.algorithm, "needs_critic", False)
+    flash = place.recipe.policy.attention in ("packed", "flash_attention_2")
+    if value == "float32" and (flash or has_critic):
+        raise Inexpressible(
+            "is a type that FlashAttention 2 does not have, which verl's critic always runs on, "
+            "and the policy with this attention. Use 'bfloat16'."
+        )
     parts = [f"{_ACTOR}.fsdp_config", "actor_rollout_ref.ref.fsdp_config"]
     parts += _if_critic(place, {"critic.fsdp": None})
     keys: Keys = {f"{_ROLLOUT}.dtype": value}

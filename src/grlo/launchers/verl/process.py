@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from grlo.errors import EngineError, MissingExtraError
 from grlo.launchers.verl import SUPPORTED
@@ -18,6 +20,8 @@ from grlo.launchers.verl.folder import VerlFolder
 POLL_SECONDS = 5.0
 _GRACE_SECONDS = 120.0
 """Between asking verl to stop and ending it."""
+_PR_SET_PDEATHSIG = 1
+"""See prctl(2)."""
 _SHOWN = 3000
 """Characters of verl's last words that an error shows."""
 
@@ -69,12 +73,14 @@ def run_verl(
             env=environment,
             cwd=folder.path,
             start_new_session=True,
+            preexec_fn=_end_with_parent(),
         )
     try:
-        while process.poll() is None:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(POLL_SECONDS)
-            watch()
+        with _termination_as_interrupt():
+            while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_SECONDS)
+                watch()
     finally:
         _stop(process)
     if process.returncode:
@@ -83,6 +89,31 @@ def run_verl(
             f"verl ended with exit code {process.returncode}; its last words, of {console}:\n"
             f"{words}\nWhat is recorded is kept; mend it and run the same command again to resume."
         )
+
+
+def _end_with_parent() -> Callable[[], object] | None:
+    """Has the kernel stop verl where the launcher is killed: a second start must not meet it."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    return lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """A cluster's SIGTERM stops verl as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
