@@ -158,6 +158,29 @@ def test_importing_twice_duplicates_nothing_and_brings_the_same_as_launching(fin
     assert files_of(imported.path) == before
 
 
+def test_steps_that_a_resumed_start_does_again_are_paid_and_not_brought_back(finished, tmp_path):
+    shutil.copytree(finished.verl_dir, tmp_path / "verl")
+    folder = VerlFolder(tmp_path / "verl")
+    run = RunDir(import_verl(folder.path, out=tmp_path / "run"))
+    # A second start goes on after step 3 and has come to step 4 so far.
+    row = read_jsonl(folder.metrics_file(0))[3]
+    row["data"]["actor/pg_loss"] = 7.0
+    append_jsonl(folder.metrics_file(1), [row])
+    again = folder.answers_file(1, 4, "rollouts", actor=0)
+    again.parent.mkdir()
+    shutil.copy(folder.answers_file(0, 4, "rollouts", actor=0), again)
+    for _ in range(2):
+        import_verl(folder.path, out=run.path)
+        assert [row["step"] for row in run.metrics()] == [1, 2, 3, 4]
+        assert run.metrics()[-1]["policy/loss"] == 7.0
+        paid = {(entry.attempt, entry.step) for entry in run.ledger()}
+        assert paid == {(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (1, 4)}
+    # The whole of it brought at once is the same.
+    at_once = RunDir(import_verl(folder.path, out=tmp_path / "at_once"))
+    assert at_once.metrics() == run.metrics()
+    assert sorted(map(str, at_once.ledger())) == sorted(map(str, run.ledger()))
+
+
 def test_what_a_kill_between_two_files_left_out_is_brought_the_next_time(finished, tmp_path):
     run = finished
     out = tmp_path / "imported"

@@ -21,20 +21,21 @@ pytest.importorskip("verl", reason="verl is not installed: make test-verl")
 pytest.importorskip("ray")
 
 import ray
-from hydra import compose, initialize_config_dir
+from hydra import compose, initialize_config_dir, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 import verl_shards
 from grlo.algorithms import advantages, losses
 from grlo.batch import loss_weights
 from grlo.launchers.verl.converting import convert
-from grlo.launchers.verl.exporting import arguments, write_export
+from grlo.launchers.verl.exporting import arguments, configuration, write_export
 from grlo.launchers.verl.expression import Cluster
 from grlo.launchers.verl.folder import VerlFolder
 from grlo.launchers.verl.process import require_verl
 from grlo.launchers.verl.rows import prompt_of
 from grlo.launchers.verl.scoring import Scorer, read_answers
 from grlo.recipe import ASSETS, load_recipe
+from grlo.rundir import flatten
 from grlo.settings import OptimizerSettings
 from grlo.training.learner import learning_rate
 from verl_parts import answers_of_step, export, renderer_of, write_recipe
@@ -149,6 +150,53 @@ def test_adapters_of_the_policy_are_told_to_verl(tmp_path):
     config = composed(export(tmp_path, "policy.lora.rank=8", "policy.lora.alpha=16"))
     model = config.actor_rollout_ref.model
     assert (model.lora_rank, model.lora_alpha, model.target_modules) == (8, 16, "all-linear")
+
+
+ADDED = (
+    "reward.reward_kwargs",  # Read by `verl.experimental.reward_loop` without a default.
+    "actor_rollout_ref.actor.fsdp_config.mixed_precision",
+    "actor_rollout_ref.ref.fsdp_config.mixed_precision",
+    "critic.fsdp.mixed_precision",
+    "actor_rollout_ref.model.override_config",
+    "critic.model.override_config",
+    "actor_rollout_ref.actor.optim.override_optimizer_config",
+    "critic.optim.override_optimizer_config",
+    "critic.ppo_infer_max_token_len_per_gpu",
+)
+"""Keys that verl reads and its tree has no value for."""
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["policy.lora.rank=8", "critic.lora.rank=8", "algorithm.importance_cap=2.0"],
+        ["engine.name=vllm", "engine.max_rows=8", 'algorithm.reduction="constant_length"'],
+        ['training.offload=["optimizer", "reference", "critic"]', 'policy.template="chatml"'],
+    ],
+    ids=["lora", "engine", "offload"],
+)
+def test_every_key_that_is_written_is_one_that_verl_has(tmp_path, overrides):
+    # Hydra takes an unknown key of a file without a word.
+    folder = VerlFolder(tmp_path / "x")
+    written = OmegaConf.create(configuration(folder, write_recipe(tmp_path, *overrides), Cluster()))
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        known = compose("ppo_trainer")
+    keys = [key for key, _ in flatten(OmegaConf.to_container(written))]
+    unknown = [
+        key
+        for key in keys
+        if not any(key.startswith(added) for added in ADDED) and not _has(known, key)
+    ]
+    assert len(keys) > 80
+    assert unknown == []
+
+
+def _has(config: Any, dotted: str) -> bool:
+    for part in dotted.split("."):
+        if not OmegaConf.is_dict(config) or part not in OmegaConf.to_container(config):
+            return False
+        config = config._get_node(part)
+    return True
 
 
 def test_verls_own_data_set_reads_the_rows_in_our_order(tmp_path):
