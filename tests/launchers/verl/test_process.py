@@ -55,4 +55,7 @@ def test_verl_is_interrupted_with_its_launcher(tmp_path, number):
     wait_for(tmp_path / "pid")
     launcher.send_signal(number)
     launcher.wait(120)
+    if number == signal.SIGTERM:  # It has waited for verl, and ends by itself.
+        assert launcher.returncode != -signal.SIGTERM
+        assert (tmp_path / "ended").exists()
     wait_for(tmp_path / "ended")

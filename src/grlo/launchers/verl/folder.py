@@ -14,6 +14,7 @@ from typing import Any
 from grlo.errors import CheckpointError
 from grlo.launchers.verl.expression import Cluster
 from grlo.recipe import load_dumped
+from grlo.rundir import RolloutKind
 from grlo.settings import Recipe
 
 _FORMAT = 1
@@ -81,11 +82,11 @@ class VerlFolder:
     def console_file(self, attempt: int) -> Path:
         return self._logs / f"console_{attempt}.txt"
 
-    def answers_file(self, attempt: int, step: int, split: str, *, actor: int) -> Path:
+    def answers_file(self, attempt: int, step: int, split: RolloutKind, *, actor: int) -> Path:
         """What a reward actor was asked, and what it said."""
         return self.path / "answers" / f"attempt_{attempt}" / f"{split}_{step:06d}.{actor}.jsonl"
 
-    def answers_files(self, attempt: int, step: int, split: str) -> list[Path]:
+    def answers_files(self, attempt: int, step: int, split: RolloutKind) -> list[Path]:
         """Those of all actors."""
         folder = self.answers_file(attempt, step, split, actor=0).parent
         return sorted(folder.glob(f"{split}_{step:06d}.*.jsonl"))

@@ -7,6 +7,7 @@ with rows that no token of counts. It is never zero.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import ray  # pyright: ignore[reportMissingImports]
@@ -24,8 +25,6 @@ class RewardActor:
     """Holds the rewards, on GPUs of its own if they need any."""
 
     def __init__(self, folder: str, *, attempt: int, actor: int, device: str) -> None:
-        from pathlib import Path
-
         self._together = Together(
             Scorer(VerlFolder(Path(folder)), attempt=attempt, actor=actor, device=device)
         )
@@ -55,8 +54,6 @@ class OurReward(RewardManagerBase):
         reward_model_tokenizer: Any = None,
     ) -> None:
         super().__init__(config, tokenizer, compute_score)
-        from pathlib import Path
-
         own = config.reward.reward_kwargs
         cluster = VerlFolder(Path(own.folder)).cluster()
         # By name, so that verl's workers share them.

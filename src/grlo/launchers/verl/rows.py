@@ -15,10 +15,8 @@ from typing import Any
 
 from grlo.errors import MissingExtraError
 from grlo.prompts.sampler import PromptSampler
+from grlo.rundir import RolloutKind
 from grlo.types import Message, Prompt
-
-Split = str
-"""`rollouts` for training, `gold` for what the gold reward scores."""
 
 _ROWS_AT_A_TIME = 8192
 
@@ -40,7 +38,7 @@ def gold_rows(prompts: Sequence[Prompt]) -> Iterator[dict[str, object]]:
     return (row_of(prompt, split="gold", index=index) for index, prompt in enumerate(prompts))
 
 
-def row_of(prompt: Prompt, *, split: Split, index: int) -> dict[str, object]:
+def row_of(prompt: Prompt, *, split: RolloutKind, index: int) -> dict[str, object]:
     """A row in the form of verl's `RLHFDataset`.
 
     `extra_info` has the prompt whole as JSON, since columns of Parquet have one type each and what

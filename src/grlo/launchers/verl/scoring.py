@@ -19,7 +19,7 @@ from grlo.launchers.verl.rows import prompt_of
 from grlo.ledger import total_usage
 from grlo.rewards.shaping import ShapedReward
 from grlo.rollout import ChatRenderer
-from grlo.rundir import append_jsonl, read_jsonl
+from grlo.rundir import RolloutKind, append_jsonl, read_jsonl
 from grlo.settings import Recipe
 from grlo.types import Completion, Message, Prompt, Rollout, Score, Usage
 
@@ -62,7 +62,9 @@ class Scorer:
             recipe.policy.model, template=recipe.policy.template
         )
         context = BuildContext(device=device, seed=recipe.seed)
-        self._rewards = {"rollouts": _shaped(recipe, context, self._renderer)}
+        self._rewards: dict[RolloutKind, Reward] = {
+            "rollouts": _shaped(recipe, context, self._renderer)
+        }
         if recipe.gold is not None:
             self._rewards["gold"] = _built(recipe.gold.reward, context)
 
@@ -112,7 +114,7 @@ class Scorer:
         rollouts: Sequence[Rollout],
         scores: Sequence[Score],
         *,
-        split: str,
+        split: RolloutKind,
         usage: Usage,
     ) -> None:
         by_step: dict[int, list[dict[str, object]]] = {}
@@ -170,7 +172,7 @@ class Scored:
     """What that asked of remote services."""
 
 
-def read_answers(folder: VerlFolder, *, attempt: int, step: int, split: str) -> Scored:
+def read_answers(folder: VerlFolder, *, attempt: int, step: int, split: RolloutKind) -> Scored:
     """What the reward actors have written down; nothing where they were not asked."""
     rows = [row for file in folder.answers_files(attempt, step, split) for row in read_jsonl(file)]
     answers = [row for row in rows if "rollout" in row]
