@@ -3,9 +3,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 VLLM_VENV := .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
+VERL_VENV := .venv-verl
+VERL_BIN := $(VERL_VENV)/bin
 BENCH := runs/bench
 
-.PHONY: install quickstart test test-vllm lint bench clean
+.PHONY: install quickstart test test-vllm test-verl lint bench clean
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -37,6 +39,16 @@ test-vllm: $(VLLM_VENV)/.installed
 	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest tests/engines/test_vllm.py \
 	  tests/engines/test_vllm_training.py tests/engines/test_vllm_server.py
 
+# verl holds transformers below 5.11, so it has an environment of its own too. No GPU is needed.
+$(VERL_VENV)/.installed: pyproject.toml constraints.txt
+	@test -x $(VERL_BIN)/python || $(PYTHON) -m venv $(VERL_VENV)
+	$(VERL_BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" \
+	  --editable '.[verl,lora]' pytest pytest-timeout
+	@touch $@
+
+test-verl: $(VERL_VENV)/.installed
+	OMP_NUM_THREADS=1 $(VERL_BIN)/python -m pytest tests/launchers/verl/test_with_verl.py tests/cluster
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,4 +65,4 @@ bench: install
 	$(BIN)/python bench/scaling.py --json $(BENCH)/scaling.json
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) build dist src/*.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) $(VERL_VENV) build dist src/*.egg-info

@@ -605,6 +605,92 @@ def export_lm_eval(
     run_export(replace(choice, places=data_places(data or ())), out=out)
 
 
+Nodes = Annotated[int, typer.Option(min=1, help="Of the cluster, for verl.")]
+GpusPerNode = Annotated[
+    int, typer.Option("--gpus", min=1, help="Of each node, for policy, critic and vLLM.")
+]
+RewardGpus = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Of each reward actor, besides those; default: 1 with a reward model, else 0, which "
+        "scores on CPUs.",
+    ),
+]
+RewardActors = Annotated[int, typer.Option(min=1, help="Copies of the reward.")]
+
+
+@export_app.command("verl")
+def export_verl(
+    recipes: Recipes,
+    out: Annotated[Path, typer.Option(help="New folder, which all nodes see.")],
+    overrides: Overrides = None,
+    nodes: Nodes = 1,
+    gpus: GpusPerNode = 8,
+    reward_gpus: RewardGpus = None,
+    reward_actors: RewardActors = 1,
+) -> None:
+    """Data, configuration and script with which verl trains a recipe."""
+    from grlo.recipe import load_recipe
+    from grlo.stages.export_verl import cluster_for
+    from grlo.stages.export_verl import export_verl as run_export
+
+    recipe = load_recipe(recipes, overrides=overrides or ())
+    cluster = cluster_for(
+        recipe, nodes=nodes, gpus=gpus, reward_gpus=reward_gpus, reward_actors=reward_actors
+    )
+    print(run_export(recipe, out=out, cluster=cluster).script_file)
+
+
+launch_app = typer.Typer(help="Trains on other people's trainers.", no_args_is_help=True)
+app.add_typer(launch_app, name="launch")
+
+
+@launch_app.command("verl")
+def launch_verl(
+    recipes: Recipes,
+    run: Annotated[
+        Path,
+        typer.Option(
+            "--run", "--out", help="Run directory, which all nodes see; resumed if it holds a run."
+        ),
+    ],
+    overrides: Overrides = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of a Ray cluster, such as auto; default: this machine.")
+    ] = None,
+    nodes: Nodes = 1,
+    gpus: GpusPerNode = 8,
+    reward_gpus: RewardGpus = None,
+    reward_actors: RewardActors = 1,
+) -> None:
+    """Trains a model by a recipe on verl, or resumes a run."""
+    from grlo.recipe import load_recipe
+    from grlo.stages.export_verl import cluster_for
+    from grlo.stages.launch_verl import launch_verl as run_launch
+
+    recipe = load_recipe(recipes, overrides=overrides or ())
+    cluster = cluster_for(
+        recipe, nodes=nodes, gpus=gpus, reward_gpus=reward_gpus, reward_actors=reward_actors
+    )
+    print(run_launch(recipe, run_dir=run, cluster=cluster, ray_address=ray_address))
+
+
+import_app = typer.Typer(help="Brings in what other programs leave.", no_args_is_help=True)
+app.add_typer(import_app, name="import")
+
+
+@import_app.command("verl")
+def import_verl(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Of grlo export verl.")],
+    out: Annotated[Path, typer.Option(help="Run directory to make, or to complete.")],
+) -> None:
+    """A run directory of what verl has made of an export."""
+    from grlo.stages.import_verl import import_verl as run_import
+
+    run_import(folder, out=out)
+
+
 reward_model_app = typer.Typer(
     help="Reward models on their own: scores, accuracy on preferences, training.",
     no_args_is_help=True,

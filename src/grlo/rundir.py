@@ -171,6 +171,7 @@ class RunDir:
         self.earlier_ledger_file = path / "earlier_ledger.jsonl"
         self.checkpoints_dir = path / "checkpoints"
         self.report_file = path / "report.html"
+        self.verl_dir = path / "verl"
 
     @classmethod
     @contextmanager
@@ -416,7 +417,9 @@ class RunDir:
 
     def _require_empty(self) -> None:
         # A start that was killed at once leaves these two behind.
-        ours = (_LOCK, f".{self.recipe_file.name}{PARTIAL}")
+        ours = [_LOCK, f".{self.recipe_file.name}{PARTIAL}"]
+        # What is written down for verl comes before the run that it makes.
+        ours += [self.verl_dir.name, self.verl_dir.name + PARTIAL]
         others = sorted(p.name for p in self.path.iterdir() if p.name not in ours)
         if others:
             raise CheckpointError(

@@ -1,0 +1,1 @@
+"""Recipes on other people's trainers, and their runs as ordinary run directories."""
