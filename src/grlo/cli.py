@@ -706,4 +706,4 @@ def main() -> None:
         app()
     except GrloError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.exit_status)

@@ -24,6 +24,7 @@ from grlo.errors import DeviceMemoryError, ModelError
 from grlo.inference import evaluating
 from grlo.interfaces import Progress, silent
 from grlo.layers import use_fast_layers
+from grlo.passes import whole_pass
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.types import Message
 
@@ -127,8 +128,13 @@ def forward_scores(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -
     Returns:
         float32, one score per sequence, shape [B].
     """
+    return whole_pass(model, lambda: _forward_scores(model, sequences))
+
+
+def _forward_scores(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
     lengths = torch.tensor([len(tokens) for tokens in sequences])
-    last, device = lengths - 1, model.device
+    # A sharded model's own may be where its shards wait.
+    last, device = lengths - 1, model.get_input_embeddings().weight.device
     if model.config._attn_implementation == packed.ATTENTION:
         shared = [0, *(_common(one, other) for one, other in pairwise(sequences))]
         packing = packed.pack(sequences, shared=shared)

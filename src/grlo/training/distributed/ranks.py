@@ -1,0 +1,150 @@
+"""The processes of a run, and what they say to each other."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from grlo.errors import LostRankError, RecipeError
+
+PATIENCE = timedelta(days=7)
+"""How long a message is waited for: the leader may be asking a judge. A process that has died is
+noticed at once, by its closed connection."""
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+"""How long ranks may be apart within one piece of common work."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The place of this process among those of a run."""
+
+    device: str
+    """`cpu`, or the GPU of this process."""
+    rank: int = 0
+    size: int = 1
+    messages: Any = None
+    """A gloo group for what is not computed with: commands, batches, completions."""
+
+    @property
+    def is_leader(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def is_group(self) -> bool:
+        """Whether torch.distributed is in use."""
+        return self.messages is not None
+
+    def facts(self) -> dict[str, object]:
+        """For a run's record."""
+        return {"ranks": self.size} | ({"backend": dist.get_backend()} if self.is_group else {})
+
+    def send(self, message: object) -> None:
+        """Gives a message of the leader to all others."""
+        if self.is_group:
+            dist.broadcast_object_list([message], src=0, group=self.messages)
+
+    def receive(self) -> Any:
+        """The leader's next message."""
+        box: list[Any] = [None]
+        dist.broadcast_object_list(box, src=0, group=self.messages)
+        return box[0]
+
+    def gather(self, value: object) -> list[Any]:
+        """The values of all ranks, in order, on the leader; nothing elsewhere."""
+        if not self.is_group:
+            return [value]
+        values = [None] * self.size if self.is_leader else None
+        dist.gather_object(value, values, dst=0, group=self.messages)
+        return values or []
+
+    def gather_everywhere(self, value: object) -> list[Any]:
+        """The values of all ranks, in order, on every rank."""
+        if not self.is_group:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.messages)
+        return values
+
+    def add_up(self, tensor: Tensor) -> Tensor:
+        """Replaces a tensor of the CPU by its sum over all ranks."""
+        if self.is_group:
+            dist.all_reduce(tensor, group=self.messages)
+        return tensor
+
+    def any(self, flag: bool) -> bool:
+        """Whether any rank says so."""
+        return bool(self.add_up(torch.tensor(int(flag))).item())
+
+
+def is_launched() -> bool:
+    """Whether torchrun, or what does as it does, has started this process beside others."""
+    return {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= set(os.environ) and num_launched() > 1
+
+
+def num_launched() -> int:
+    """How many processes were started for the run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def connected(device: str) -> Iterator[Ranks]:
+    """The ranks of this run, joined while the body runs; a single process joins nothing.
+
+    Args:
+        device: `cpu` or `cuda`: each process then has the GPU of its local rank.
+
+    Raises:
+        RecipeError: The recipe names one certain GPU for several processes.
+        LostRankError: Another process has ended while this one needed it.
+    """
+    if not is_launched():
+        yield Ranks(device)
+        return
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    if device not in ("cpu", "cuda"):
+        raise RecipeError(
+            f"training.device: {device!r} is one GPU, and there are {num_launched()} processes, "
+            "each of which needs its own. Set it to 'auto' or 'cuda'."
+        )
+    if device == "cuda":
+        if local_rank >= torch.cuda.device_count():
+            raise RecipeError(
+                f"process {local_rank + 1} of this machine has no GPU: there are "
+                f"{torch.cuda.device_count()}. Start at most so many."
+            )
+        torch.cuda.set_device(local_rank)
+        device = f"cuda:{local_rank}"
+    # `grlo train --devices` has the interrupt of a terminal ignored by all it starts; the leader
+    # alone answers it.
+    signal.signal(signal.SIGINT, signal.default_int_handler if rank == 0 else signal.SIG_IGN)
+    with _explained():
+        dist.init_process_group(
+            "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=COLLECTIVE_TIMEOUT
+        )
+        messages = dist.new_group(backend="gloo", timeout=PATIENCE)
+        yield Ranks(device, rank, dist.get_world_size(), messages)
+        # Not after a failure: it would wait for those that are gone.
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        # gloo raises plain ones; those of NCCL have a class of their own.
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+            raise
+        raise LostRankError(
+            f"another process of this run has ended ({str(error).splitlines()[0]}). What it said "
+            "before is the reason. The newest checkpoint is intact; the same command resumes."
+        ) from error
