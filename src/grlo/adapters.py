@@ -25,14 +25,18 @@ def whole_tensor(tensor: Tensor) -> Tensor:
     return tensor if full is None else full()
 
 
-def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def merged_weights(model: nn.Module, *, on_cpu: bool = False) -> Iterator[tuple[str, Tensor]]:
     """Weights under the names of the Hugging Face checkpoint, adapters merged in.
 
     Tensors are the parameters themselves where nothing had to be merged: copy before changing them.
     Of a sharded model they are gathered one by one, and every process has to ask for all of them.
+
+    Args:
+        model: With or without adapters.
+        on_cpu: Move what is gathered to the CPU, where all of them may lie at a time.
     """
     if not hasattr(model, "get_base_model"):
-        yield from _whole_weights(model)
+        yield from _whole_weights(model, on_cpu=on_cpu)
         return
     from peft.tuners.lora import LoraLayer
 
@@ -51,13 +55,16 @@ def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield plain_name, tensor
 
 
-def _whole_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _whole_weights(model: nn.Module, *, on_cpu: bool) -> Iterator[tuple[str, Tensor]]:
     """All weights by name; tied ones are one tensor under each of their names."""
     weights = model.state_dict(keep_vars=True)
     num_names = Counter(map(id, weights.values()))
     tied: dict[int, Tensor] = {}
     for name, weight in weights.items():
-        tensor = tied[id(weight)] if id(weight) in tied else whole_tensor(weight.detach())
+        tensor = tied.get(id(weight))
+        if tensor is None:
+            tensor = whole_tensor(weight.detach())
+            tensor = tensor.cpu() if on_cpu else tensor
         if num_names[id(weight)] > 1:
             tied[id(weight)] = tensor
         yield name, tensor

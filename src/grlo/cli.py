@@ -42,6 +42,10 @@ Budget = Annotated[
         "flops=1e18 or prompts=5000; repeatable.",
     ),
 ]
+Devices = Annotated[
+    int,
+    typer.Option(min=1, help="GPUs of this machine, or processes on a CPU, that train together."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
 Template = Annotated[
@@ -64,11 +68,12 @@ def check(
             "that are on this machine.",
         ),
     ] = True,
+    devices: Devices = 1,
 ) -> None:
     """Shows what a recipe will do, and finds all that would fail later."""
     from grlo.stages.check import check as run_check
 
-    run_check(recipes, overrides=overrides or (), run_dir=run, weights=weights)
+    run_check(recipes, overrides=overrides or (), run_dir=run, weights=weights, num_devices=devices)
 
 
 @app.command()
@@ -77,15 +82,26 @@ def train(
     run: Annotated[Path, typer.Option("--run", help="Run directory; resumed if it holds a run.")],
     overrides: Overrides = None,
     budget: Budget = None,
+    devices: Devices = 1,
 ) -> None:
     """Trains a model by a recipe, or resumes a run."""
     from grlo.recipe import load_recipe
 
     recipe = load_recipe(recipes, overrides=[*(overrides or ()), *_budget(budget or ())])
 
+    if devices > 1:
+        from grlo.stages.launching import launch
+
+        launch(recipe, sys.argv[1:], num_devices=devices)
+        return
+
+    from grlo.stages.train import follow_leader
     from grlo.stages.train import train as run_train
 
-    print(run_train(recipe, run_dir=run, started=_STARTED))
+    if int(os.environ.get("RANK", "0")):
+        follow_leader(recipe)
+    else:
+        print(run_train(recipe, run_dir=run, started=_STARTED))
 
 
 @app.command()

@@ -133,8 +133,8 @@ def forward_scores(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -
 
 def _forward_scores(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
     lengths = torch.tensor([len(tokens) for tokens in sequences])
-    # A sharded model's own may be where its shards wait.
-    last, device = lengths - 1, model.get_input_embeddings().weight.device
+    # Not the model's own, which is where the shards of a sharded one wait.
+    last, device = lengths - 1, next(model.parameters()).device
     if model.config._attn_implementation == packed.ATTENTION:
         shared = [0, *(_common(one, other) for one, other in pairwise(sequences))]
         packing = packed.pack(sequences, shared=shared)
@@ -211,7 +211,7 @@ def _add_scores(
     scores: dict[tuple[int, ...], float], model: PreTrainedModel, batch: Sequence[tuple[int, ...]]
 ) -> None:
     for sequence, score in zip(batch, forward_scores(model, batch).tolist(), strict=True):
-        if not math.isfinite(score):
+        if not math.isfinite(score) and len(batch) > 1:
             # What is not a number reaches the tokens that neighbours share with it.
             score = forward_scores(model, [sequence]).item()
         scores[sequence] = score

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from grlo.adapters import plain_model
+from grlo.adapters import class_name, plain_model
 from grlo.errors import CheckpointError
 from grlo.estimates import ModelShape, shape_from_config
 from grlo.peak import measure_peak
@@ -112,12 +112,17 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """First Ctrl-C (or SIGTERM): finish the step, save, leave. Second: leave at once."""
+def stop_requests(*, is_alone: bool = True) -> Iterator[StopRequest]:
+    """First Ctrl-C (or SIGTERM): finish the step, save, leave. Second: leave at once.
+
+    Args:
+        is_alone: No other process takes part. Else SIGTERM says that one of them has ended, as a
+            rule, and leaves at once: the step could not be finished.
+    """
     request = StopRequest()
 
     def handle(number: int, frame: object) -> None:
-        if request.stop:
+        if request.stop or (number == signal.SIGTERM and not is_alone):
             raise KeyboardInterrupt
         request.stop = True
         print("\nfinishing this step, then saving and stopping; Ctrl-C again stops at once")
@@ -137,7 +142,7 @@ def model_shape(model: PreTrainedModel) -> ModelShape:
     """Sizes of a model that is in memory."""
     plain = plain_model(model)
     # A configuration names the class that was saved, which may have another head.
-    return shape_from_config(plain.config.to_dict() | {"architectures": [type(plain).__name__]})
+    return shape_from_config(plain.config.to_dict() | {"architectures": [class_name(plain)]})
 
 
 def num_adapter_weights(model: nn.Module) -> int | None:

@@ -153,6 +153,9 @@ class Learner:
         with torch.no_grad():
             yield from merged_weights(self.policy)
 
+    def tell_checkpoint(self, folder: Path) -> None:
+        """Has other processes write their share of a checkpoint, where they have one."""
+
     @property
     def pending_bytes(self) -> int:
         """Memory that both moments will take from the first update on, and keep."""

@@ -45,7 +45,7 @@ class Ranks:
 
     def facts(self) -> dict[str, object]:
         """For a run's record."""
-        return {"ranks": self.size} | ({"backend": dist.get_backend()} if self.is_group else {})
+        return {"ranks": self.size, "backend": dist.get_backend()}
 
     def send(self, message: object) -> None:
         """Gives a message of the leader to all others."""

@@ -14,13 +14,11 @@ from transformers import PreTrainedModel
 
 from grlo.batch import TokenBatch
 from grlo.errors import NonFiniteError
+from grlo.estimates import GRADIENT_BUCKET_ELEMENTS
 from grlo.training.distributed.fsdp import Sharding
 from grlo.training.distributed.ranks import Ranks
+from grlo.training.distributed.shares import balanced_share
 from grlo.training.undivided import Undivided
-
-BUCKET_ELEMENTS = 2**26
-"""Entries of gradients that are added up at a time: messages worth sending, and a quarter of a GiB
-for the copy."""
 
 
 class Divided(Undivided):
@@ -52,7 +50,13 @@ class Divided(Undivided):
         return self._sharding.shard(model, name, dtype=dtype)
 
     def rows(self, batch: TokenBatch, rows: Tensor) -> Tensor:
-        return rows[balanced_share(batch, rows, rank=self.rank, size=self.size)]
+        places = balanced_share(
+            batch.groups_B[rows].tolist(),
+            batch.lengths_B[rows].tolist(),
+            rank=self.rank,
+            size=self.size,
+        )
+        return rows[torch.tensor(places, dtype=torch.int64)]
 
     def finish(self, idle: Callable[[], object]) -> None:
         if self._sharding is not None:
@@ -100,31 +104,12 @@ class Divided(Undivided):
             raise NonFiniteError(found[0])
 
 
-def balanced_share(batch: TokenBatch, rows: Tensor, *, rank: int, size: int) -> Tensor:
-    """Places within `rows` of those that a rank reads, in order.
-
-    Groups stay whole. The longest come first, each to the rank with the fewest tokens so far, so
-    that none has more than 4/3 of the least possible (Graham 1969). Every rank finds the same.
-    """
-    groups = batch.groups_B[rows].tolist()
-    tokens: dict[int, int] = {}
-    for group, length in zip(groups, batch.lengths_B[rows].tolist(), strict=True):
-        tokens[group] = tokens.get(group, 0) + length
-    loads = [0] * size
-    rank_of: dict[int, int] = {}
-    for group in sorted(tokens, key=lambda group: (-tokens[group], group)):
-        rank_of[group] = loads.index(min(loads))
-        loads[rank_of[group]] += tokens[group]
-    mine = [place for place, group in enumerate(groups) if rank_of[group] == rank]
-    return torch.tensor(mine, dtype=torch.int64)
-
-
 def _buckets(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    """The tensors in order, cut by type and by `BUCKET_ELEMENTS`."""
+    """The tensors in order, cut by type and by `GRADIENT_BUCKET_ELEMENTS`."""
     buckets: list[list[Tensor]] = []
     size = 0
     for tensor in tensors:
-        fits = size + tensor.numel() <= BUCKET_ELEMENTS
+        fits = size + tensor.numel() <= GRADIENT_BUCKET_ELEMENTS
         if buckets and fits and buckets[-1][0].dtype == tensor.dtype:
             buckets[-1].append(tensor)
             size += tensor.numel()
