@@ -18,7 +18,7 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from grlo.adapters import class_name, plain_model
-from grlo.errors import CheckpointError
+from grlo.errors import CheckpointError, LostRankError
 from grlo.estimates import ModelShape, shape_from_config
 from grlo.peak import measure_peak
 from grlo.prompts.manifests import data_records, in_words
@@ -116,13 +116,21 @@ def stop_requests(*, is_alone: bool = True) -> Iterator[StopRequest]:
     """First Ctrl-C (or SIGTERM): finish the step, save, leave. Second: leave at once.
 
     Args:
-        is_alone: No other process takes part. Else SIGTERM says that one of them has ended, as a
-            rule, and leaves at once: the step could not be finished.
+        is_alone: No other process takes part. Else SIGTERM, which launchers send when one of them
+            has ended, is no request: the step could never be finished.
+
+    Raises:
+        LostRankError: SIGTERM, and this process is not alone.
     """
     request = StopRequest()
 
     def handle(number: int, frame: object) -> None:
-        if request.stop or (number == signal.SIGTERM and not is_alone):
+        if number == signal.SIGTERM and not is_alone:
+            raise LostRankError(
+                "ended by SIGTERM, as all processes of a run are when one of them has ended. The "
+                "newest checkpoint is intact; the same command resumes."
+            )
+        if request.stop:
             raise KeyboardInterrupt
         request.stop = True
         print("\nfinishing this step, then saving and stopping; Ctrl-C again stops at once")

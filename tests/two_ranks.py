@@ -1,4 +1,4 @@
-"""Two processes that are the ranks of a run, forked from the test's own: torch is there already."""
+"""Processes that are the ranks of a run, forked from that of the test: torch is there already."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import socket
+import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -16,14 +17,12 @@ from grlo.training.distributed.fsdp import Sharding
 from grlo.training.distributed.ranks import Ranks, connected
 from grlo.training.distributed.sharing import Divided
 
-Job = Callable[[Ranks], Any]
 
-
-def on_ranks(job: Job, *, size: int = 2, seconds: float = 120) -> list[Any]:
-    """What the job gives on each rank.
+def forked(job: Callable[[int], Any], *, size: int = 2, seconds: float = 120) -> list[Any]:
+    """What the job gives in each of so many processes that torchrun might have started.
 
     Raises:
-        AssertionError: It failed on some rank; the traceback is in the message.
+        AssertionError: It failed in one; the traceback is in the message.
     """
     context = multiprocessing.get_context("fork")
     port = _free_port()
@@ -32,16 +31,16 @@ def on_ranks(job: Job, *, size: int = 2, seconds: float = 120) -> list[Any]:
         context.Process(target=_run, args=(job, rank, size, port, pipes[rank][1]))
         for rank in range(size)
     ]
-    for process, (_, ours) in zip(processes, pipes, strict=True):
+    for process, (_, theirs) in zip(processes, pipes, strict=True):
         process.start()
-        ours.close()
+        theirs.close()
     try:
         results = []
         for rank, (pipe, _) in enumerate(pipes):
             assert pipe.poll(seconds), f"rank {rank} did not answer"
             results.append(pickle.loads(pipe.recv_bytes()))
-        failures = [text for ok, text in results if not ok]
-        assert not failures, failures[0]
+        failures = [text for is_done, text in results if not is_done]
+        assert not failures, "\n".join(failures)
         return [value for _, value in results]
     finally:
         for process in processes:
@@ -49,27 +48,38 @@ def on_ranks(job: Job, *, size: int = 2, seconds: float = 120) -> list[Any]:
             process.kill()
 
 
+def on_ranks(job: Callable[[Ranks], Any], *, size: int = 2) -> list[Any]:
+    """What the job gives on each rank of a run on the CPU."""
+
+    def connect(rank: int) -> Any:
+        with connected("cpu") as ranks:
+            assert (ranks.rank, ranks.size) == (rank, size)
+            return job(ranks)
+
+    return forked(connect, size=size)
+
+
 def division(ranks: Ranks, sharding: str) -> Divided:
     return Divided(ranks, sharding=Sharding(ranks) if sharding == "fsdp" else None)
 
 
-def _run(job: Job, rank: int, size: int, port: int, pipe: Any) -> None:
+def _run(job: Callable[[int], Any], rank: int, size: int, port: int, pipe: Any) -> None:
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
     try:
-        with connected("cpu") as ranks:
-            value = job(ranks)
-        pipe.send_bytes(pickle.dumps((True, value)))
+        pipe.send_bytes(pickle.dumps((True, job(rank))))
     except BaseException:
         pipe.send_bytes(pickle.dumps((False, traceback.format_exc())))
     finally:
         pipe.close()
+        sys.stdout.flush()
         os._exit(0)
 
 
