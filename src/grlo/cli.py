@@ -95,13 +95,15 @@ def train(
         launch(recipe, sys.argv[1:], num_devices=devices)
         return
 
-    from grlo.stages.train import follow_leader
+    if int(os.environ.get("RANK", "0")):  # Of torchrun's processes the first leads.
+        from grlo.stages.train import follow_leader
+
+        follow_leader(recipe)
+        return
+
     from grlo.stages.train import train as run_train
 
-    if int(os.environ.get("RANK", "0")):
-        follow_leader(recipe)
-    else:
-        print(run_train(recipe, run_dir=run, started=_STARTED))
+    print(run_train(recipe, run_dir=run, started=_STARTED))
 
 
 @app.command()

@@ -157,7 +157,7 @@ def check(
     elif findings.problems or renderer is None:
         findings.unchecked.append("one step with the real weights: mend the problems first")
     else:
-        _try_step(recipe, renderer, prompts, findings)
+        _try_step(recipe, renderer, prompts, findings, num_devices=num_devices)
     _conclude(findings)
 
 
@@ -743,9 +743,14 @@ def _check_run(run_dir: Path, recipe: Recipe, findings: _Findings) -> None:
 
 
 def _try_step(
-    recipe: Recipe, renderer: ChatRenderer, prompts: list[Prompt], findings: _Findings
+    recipe: Recipe,
+    renderer: ChatRenderer,
+    prompts: list[Prompt],
+    findings: _Findings,
+    *,
+    num_devices: int,
 ) -> None:
-    """Loads the models and makes one small step of training; nothing is written."""
+    """Loads the models and makes one small step of training on one device; nothing is written."""
     import torch
     from safetensors import SafetensorError
 
@@ -769,7 +774,13 @@ def _try_step(
     _heading("One small step with the longest prompts")
     with findings.collect():
         try:
-            recipe = plan_for(recipe, device=device).applied(recipe)
+            plan = plan_for(recipe, device=device, num_devices=num_devices)
+            if plan.sharding == "fsdp" and num_devices > 1:
+                findings.unchecked.append(
+                    f"one step with the real weights: their shards take {num_devices} devices"
+                )
+                return
+            recipe = plan.applied(recipe)
             trainer = build_trainer(
                 recipe,
                 renderer=renderer,

@@ -37,7 +37,12 @@ def make(path: Path, name: str) -> Recipe:
     small = {"micro_batch_tokens": 24}
     return {
         "ppo": lambda: make_recipe(path, PPO(), num_minibatches=2, num_epochs=2, **small),
-        "ppo, warm-up": lambda: make_recipe(path, PPO(critic_warmup_steps=2), **small),
+        "ppo, warm-up": lambda: make_recipe(
+            path,
+            PPO(critic_warmup_steps=2),
+            model={"gradient_checkpointing": "selective"},
+            **small,
+        ),
         "ppo, shared trunk": lambda: make_recipe(
             path, PPO(entropy_coefficient=0.01), critic={"share_trunk": True}, **small
         ),
@@ -174,6 +179,19 @@ def test_three_ranks_train_a_model_whose_head_is_its_own_and_whose_sizes_do_not_
     expected = train(recipe)
     one, _, _ = on_ranks(lambda ranks: train(recipe, ranks, sharding), size=3)
     require_equal(one, expected)
+
+
+def test_shards_that_are_gathered_in_bfloat16_have_nearly_the_gradients_of_autocast(policy_path):
+    recipe = make_recipe(
+        policy_path, PPO(), model={"compute_dtype": "bfloat16"}, micro_batch_tokens=24
+    )
+    expected = train(recipe, steps=1)["gradients"]
+    one, _ = on_ranks(lambda ranks: train(recipe, ranks, "fsdp", steps=1))
+    ours = torch.cat([g.flatten() for g in one["gradients"].values() if g is not None])
+    theirs = torch.cat([g.flatten() for g in expected.values() if g is not None])
+    assert ours.dtype == torch.float32
+    assert float((ours - theirs).norm() / theirs.norm()) < 0.03
+    assert all(weight.dtype == torch.float32 for weight in one["weights"].values())
 
 
 def test_adapters_train_as_in_one_process(policy_path):

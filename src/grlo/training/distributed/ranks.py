@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,7 +128,7 @@ def connected(device: str) -> Iterator[Ranks]:
     # `grlo train --devices` has the interrupt of a terminal ignored by all it starts; the leader
     # alone answers it.
     signal.signal(signal.SIGINT, signal.default_int_handler if rank == 0 else signal.SIG_IGN)
-    with _explained():
+    with _leaving_after_failure(), _explained():
         dist.init_process_group(
             "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=COLLECTIVE_TIMEOUT
         )
@@ -134,6 +136,26 @@ def connected(device: str) -> Iterator[Ranks]:
         yield Ranks(device, rank, dist.get_world_size(), messages)
         # Not after a failure: it would wait for those that are gone.
         dist.destroy_process_group()
+
+
+@contextmanager
+def _leaving_after_failure() -> Iterator[None]:
+    """Has the interpreter end the process, after a failure, before groups of ranks are taken down:
+    that may wait for work that others will never finish, and they for this one to be gone."""
+    status: list[int] = []
+
+    def leave() -> None:
+        if status:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status[0])
+
+    atexit.register(leave)  # Before those of parts of the run, so that it comes after them.
+    try:
+        yield
+    except BaseException as error:
+        status.append(getattr(error, "exit_status", 1))
+        raise
 
 
 @contextmanager
