@@ -79,7 +79,11 @@ def check(
 @app.command()
 def train(
     recipes: Recipes,
-    run: Annotated[Path, typer.Option("--run", help="Run directory; resumed if it holds a run.")],
+    run: Annotated[
+        Path,
+        # torchrun takes --run for a beginning of options of its own.
+        typer.Option("--run", "--run-dir", help="Run directory; resumed if it holds a run."),
+    ],
     overrides: Overrides = None,
     budget: Budget = None,
     devices: Devices = 1,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +22,7 @@ from grlo.errors import GrloError, LostRankError, RecipeError
 from grlo.settings import Recipe
 from grlo.stages.runs import choose_device
 from grlo.training.distributed.problems import require_sound
-from grlo.training.distributed.ranks import num_launched
+from grlo.training.distributed.ranks import LEADER_FILE, num_launched
 
 SECONDS_TO_LEAVE = 10
 """After one process has ended, until those that do not leave are killed."""
@@ -72,21 +75,32 @@ def launch(recipe: Recipe, arguments: Sequence[str], *, num_devices: int) -> Non
         logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=others),
         signals_to_handle="SIGTERM,SIGHUP,SIGQUIT",
     )
-    # A terminal interrupts all of us; the leader alone answers, and its end ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ[LEADER_FILE] = str(logs / "leader")
+    signal.signal(signal.SIGINT, partial(_interrupt, logs / "leader"))
+    # What it would say of failures is said below.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         elastic_launch(config, sys.executable)("-m", "grlo", *without_devices(arguments))
     except ChildFailedError as error:
         failures = _culprits(error.failures)
         if 0 in failures and failures[0].exitcode > 0:
             raise SystemExit(failures[0].exitcode) from error
-        raise ProcessFailedError(_in_words(failures)) from error
+        raise ProcessFailedError(_in_words(failures, logs)) from error
     except SignalException as error:
         raise ProcessFailedError(
             f"ended by {error.sigval.name}. The newest checkpoint is intact; the same command "
             "resumes."
         ) from error
     shutil.rmtree(logs, ignore_errors=True)
+
+
+def _interrupt(leader: Path, number: int, frame: object) -> None:
+    """Passes Ctrl-C on: a terminal does not reach the processes, which have sessions of their own.
+    The leader's end is that of all."""
+    if not leader.is_file():  # It has not begun.
+        raise KeyboardInterrupt
+    with suppress(ProcessLookupError):
+        os.kill(int(leader.read_text()), signal.SIGINT)
 
 
 def without_devices(arguments: Sequence[str]) -> list[str]:
@@ -110,16 +124,15 @@ def _culprits(failures: Mapping[int, ProcessFailure]) -> dict[int, ProcessFailur
     return own or dict(failures)
 
 
-def _in_words(failures: Mapping[int, ProcessFailure]) -> str:
+def _in_words(failures: Mapping[int, ProcessFailure], logs: Path) -> str:
     parts = []
     for rank, failure in sorted(failures.items()):
         code = failure.exitcode
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed ({code})"
-        # Beside the file in which torch's own workers put their errors.
-        log = Path(failure.error_file).with_name("stderr.log")
-        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-        shown = "".join(f"\n  | {line}" for line in lines[-LINES_SHOWN:])
-        where = f"; the end of {log}:{shown}" if lines else ""
-        parts.append(f"process {rank} {how}{where}")
+        parts.append(f"process {rank} {how}")
+        for log in logs.glob(f"*/attempt_0/{failure.local_rank}/stderr.log"):
+            lines = log.read_text(errors="replace").splitlines()[-LINES_SHOWN:]
+            if lines:
+                parts += [f"the end of {log}:", *(f"  | {line}" for line in lines)]
     parts.append("The newest checkpoint is intact; the same command resumes.")
     return "\n".join(parts)

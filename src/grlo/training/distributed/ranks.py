@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +25,9 @@ PATIENCE = timedelta(days=7)
 noticed at once, by its closed connection."""
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """How long ranks may be apart within one piece of common work."""
+
+LEADER_FILE = "GRLO_LEADER_FILE"
+"""Environment variable: where the leader writes its process id, for who has started it."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +130,10 @@ def connected(device: str) -> Iterator[Ranks]:
             )
         torch.cuda.set_device(local_rank)
         device = f"cuda:{local_rank}"
-    # `grlo train --devices` has the interrupt of a terminal ignored by all it starts; the leader
-    # alone answers it.
-    signal.signal(signal.SIGINT, signal.default_int_handler if rank == 0 else signal.SIG_IGN)
+    if rank:  # The leader alone answers an interrupt, whoever else is told.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    elif file := os.environ.get(LEADER_FILE):
+        Path(file).write_text(str(os.getpid()))
     with _leaving_after_failure(), _explained():
         dist.init_process_group(
             "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=COLLECTIVE_TIMEOUT
@@ -166,7 +172,9 @@ def _explained() -> Iterator[None]:
         # gloo raises plain ones; those of NCCL have a class of their own.
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
+        # Without the place in the library's source, and its advice.
+        what = re.sub(r"^\[[^]]*\] ", "", str(error).splitlines()[0]).partition(". ")[0]
         raise LostRankError(
-            f"another process of this run has ended ({str(error).splitlines()[0]}). What it said "
-            "before is the reason. The newest checkpoint is intact; the same command resumes."
+            f"another process of this run has ended ({what}); what it said is the reason. The "
+            "newest checkpoint is intact; the same command resumes."
         ) from error
