@@ -17,7 +17,6 @@ from grlo.errors import LostRankError, RecipeError
 from grlo.recipe import load_recipe
 from grlo.rundir import RunDir, read_jsonl
 from grlo.settings import Recipe
-from grlo.stages.launching import without_devices
 from grlo.stages.train import follow_leader, train
 from grlo.training import checkpoint
 from grlo.training.distributed.ranks import connected
@@ -222,10 +221,3 @@ def test_what_does_not_go_with_several_devices_is_named_before_anything_is_loade
     with pytest.raises(RecipeError, match=named):
         train(recipe(override, "algorithm.importance_cap=2"), run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_the_option_is_taken_out_of_the_command_with_its_value():
-    words = ["train", "a.toml", "--devices", "2", "--set", "x=--devices", "--run", "2"]
-    rest = ["train", "a.toml", "--set", "x=--devices", "--run", "2"]
-    assert without_devices(words) == rest
-    assert without_devices(["train", "--devices=4", "b.toml"]) == ["train", "b.toml"]
