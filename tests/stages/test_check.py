@@ -416,3 +416,13 @@ def test_what_does_not_go_with_several_devices_is_a_problem(folder, override, na
     assert problems_of(folder, *overrides, weights=False) == []
     (problem,) = problems_of(folder, *overrides, weights=False, num_devices=2)
     assert problem.startswith(named)
+
+
+def test_gpus_that_are_not_here_are_a_problem_with_weights_and_not_checked_without(
+    folder, capsys
+) -> None:
+    override = "training.device=cuda"
+    problems = problems_of(folder, override, num_devices=100)
+    assert any(p.startswith("--devices 100: this machine has") for p in problems)
+    assert problems_of(folder, override, num_devices=100, weights=False) == []
+    assert "not checked: --devices 100: this machine has" in capsys.readouterr().out

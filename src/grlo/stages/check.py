@@ -667,6 +667,7 @@ def _check_software(recipe: Recipe, findings: _Findings, *, num_devices: int) ->
         with findings.collect():
             check_training(num_ranks=num_devices)
     _check_device(recipe.training.device, findings, key="training.device")
+    _check_count(recipe.training.device, num_devices, findings)
     if isinstance(own := getattr(recipe.engine, "device", None), str):
         _check_device(own, findings, key="engine.device")
 
@@ -677,6 +678,17 @@ def _has_device(device: str) -> bool:
     index = device.partition(":")[2] or "0"
     is_gpu = index.isdigit() and int(index) < torch.cuda.device_count()
     return device in ("auto", "cpu") or is_gpu
+
+
+def _check_count(device: str, num_devices: int, findings: _Findings) -> None:
+    """Whether there are as many GPUs as the run is to have; processes on a CPU need none."""
+    import torch
+
+    from grlo.stages.runs import choose_device
+
+    num_here = torch.cuda.device_count()
+    if num_devices > 1 and choose_device(device) != "cpu" and num_devices > num_here:
+        findings.absent(f"--devices {num_devices}: this machine has {num_here} GPUs")
 
 
 def _check_device(device: str, findings: _Findings, *, key: str) -> None:

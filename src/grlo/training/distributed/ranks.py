@@ -173,7 +173,7 @@ def _explained() -> Iterator[None]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
         # Without the place in the library's source, and its advice.
-        what = re.sub(r"^\[[^]]*\] ", "", str(error).splitlines()[0]).partition(". ")[0]
+        what = re.sub(r"^\[[^]]*\] ", "", str(error).partition("\n")[0]).partition(". ")[0]
         raise LostRankError(
             f"another process of this run has ended ({what}); what it said is the reason. The "
             "newest checkpoint is intact; the same command resumes."
