@@ -188,6 +188,34 @@ def _pid_of_rank(rank: int, *, of: int) -> int:
     raise AssertionError(f"no process of rank {rank}")
 
 
+def test_a_process_that_dies_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path):
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    made = recipe("training.sharding=fsdp")
+
+    def job(rank: int) -> None:
+        if not rank:
+            with pytest.raises(LostRankError):
+                train(made, run_dir=run)
+            return
+        save_share, folders = checkpoint.save_share, []
+
+        def dying(folder: Path, learner: Any) -> None:
+            folders.append(folder)
+            if len(folders) == 2:
+                raise _StopError
+            save_share(folder, learner)
+
+        checkpoint.save_share = dying
+        with suppress(_StopError):
+            follow_leader(made)
+
+    forked(job)
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_000001"]
+    train(made, run_dir=run)
+    train(recipe(), run_dir=whole)
+    require_alike(run, whole)
+
+
 def test_a_rank_that_loses_another_says_so():
     def job(rank: int) -> str:
         if rank:

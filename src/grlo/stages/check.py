@@ -665,7 +665,8 @@ def _check_software(recipe: Recipe, findings: _Findings, *, num_devices: int) ->
     check_training = getattr(recipe.engine, "check_training", None)
     if check_training is not None:
         with findings.collect():
-            check_training(num_ranks=num_devices)
+            # Engines of the user's own may know of one device only.
+            check_training(**({"num_ranks": num_devices} if num_devices > 1 else {}))
     _check_device(recipe.training.device, findings, key="training.device")
     _check_count(recipe.training.device, num_devices, findings)
     if isinstance(own := getattr(recipe.engine, "device", None), str):
