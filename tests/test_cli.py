@@ -287,6 +287,8 @@ def test_several_devices_are_started_and_the_processes_that_are_not_first_follow
     command = [*arguments, "--devices", "2"]
     assert launched.calls == [(("recipe", command), {"num_devices": 2})]
     assert (trained.calls, followed.calls) == ([], [])
+    for name, value in (("WORLD_SIZE", "3"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "here")):
+        monkeypatch.setenv(name, value)
     for rank in ("0", "1", "2"):
         monkeypatch.setenv("RANK", rank)
         assert CliRunner().invoke(cli.app, arguments).exit_code == 0

@@ -99,7 +99,9 @@ def train(
         launch(recipe, sys.argv[1:], num_devices=devices)
         return
 
-    if int(os.environ.get("RANK", "0")):  # Of torchrun's processes the first leads.
+    from grlo.training.distributed.ranks import is_follower
+
+    if is_follower():
         from grlo.stages.train import follow_leader
 
         follow_leader(recipe)

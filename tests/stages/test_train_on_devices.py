@@ -245,7 +245,9 @@ def test_a_rank_that_loses_another_says_so():
 def test_what_does_not_go_with_several_devices_is_named_before_anything_is_loaded(
     tmp_path, monkeypatch, override, named
 ):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    variables = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "here"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(RecipeError, match=named):
         train(recipe(override, "algorithm.importance_cap=2"), run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -92,14 +92,16 @@ class Ranks:
         return bool(self.add_up(torch.tensor(int(flag))).item())
 
 
-def is_launched() -> bool:
-    """Whether torchrun, or what does as it does, has started this process beside others."""
-    return {"RANK", "LOCAL_RANK", "MASTER_ADDR"} <= set(os.environ) and num_launched() > 1
-
-
 def num_launched() -> int:
-    """How many processes were started for the run."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many processes torchrun, or what does as it does, has started for the run; 1 without."""
+    if not {"RANK", "LOCAL_RANK", "MASTER_ADDR", "WORLD_SIZE"} <= set(os.environ):
+        return 1
+    return int(os.environ["WORLD_SIZE"])
+
+
+def is_follower() -> bool:
+    """Whether another process leads the run that this one was started for."""
+    return num_launched() > 1 and os.environ["RANK"] != "0"
 
 
 @contextmanager
@@ -113,7 +115,7 @@ def connected(device: str) -> Iterator[Ranks]:
         RecipeError: The recipe names one certain GPU for several processes.
         LostRankError: Another process has ended while this one needed it.
     """
-    if not is_launched():
+    if num_launched() == 1:
         yield Ranks(device)
         return
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
