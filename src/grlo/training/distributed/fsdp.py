@@ -98,8 +98,10 @@ class Sharding:
             ),
         }
         kinds = set(model._no_split_modules)
-        for module in [m for m in model.modules() if type(m).__name__ in kinds]:
-            fully_shard(module, **options)
+        # By their ancestors: a layer that computes in another way is one of them all the same.
+        layers = [m for m in model.modules() if kinds & {c.__name__ for c in type(m).__mro__}]
+        for layer in layers:
+            fully_shard(layer, **options)
         # Its own weights are let go of too: after a pass without a backward pass they would stay,
         # and be stale after the optimizer's step.
         fully_shard(model, reshard_after_forward=True, **options)
