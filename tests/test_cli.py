@@ -202,6 +202,8 @@ def test_what_is_evaluated_and_how_reaches_the_stage(
     import grlo.stages.evaluate as stage
     from grlo.benchmarks.loading import Choice
     from grlo.benchmarks.spec import DataPlaces
+    from grlo.ray_cluster import RayCluster
+    from grlo.stages.respondents import ModelChoice
 
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     monkeypatch.setattr(stage, "evaluate", lambda *args, **options: calls.append((args, options)))
@@ -213,7 +215,7 @@ def test_what_is_evaluated_and_how_reaches_the_stage(
     )
     result = CliRunner().invoke(cli.app, arguments.split(), catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    model = stage.ModelChoice("m", device="cpu", dtype="float32", engine="vllm")
+    model = ModelChoice("m", device="cpu", dtype="float32", engine="vllm")
     choice = Choice(
         names=("math500", "pkg:mine"),
         variants=("greedy", "4-shot"),
@@ -224,7 +226,11 @@ def test_what_is_evaluated_and_how_reaches_the_stage(
         places=DataPlaces(files={"a": tmp_path / "a.jsonl"}, folder=tmp_path),
     )
     options = {"out": Path("o"), "seed": 2, "judge": Path("j.toml")}
-    assert calls == [((model, choice), {**options, "overwrite": True, "as_json": True})]
+    options |= {"overwrite": True, "as_json": True, "cluster": None}
+    assert calls == [((model, choice), options)]
+    elsewhere = "evaluate m --out o --ray-address auto --ray-workers 3"
+    CliRunner().invoke(cli.app, elsewhere.split(), catch_exceptions=False)
+    assert calls[1][1]["cluster"] == RayCluster("auto", 3)
     CliRunner().invoke(cli.app, ["evaluate", "m", "--out", "o"], catch_exceptions=False)
     assert "math500" in calls[1][0][1].names, "the suite quick"
     assert calls[1][0][1].limit == 50

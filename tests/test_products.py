@@ -120,5 +120,14 @@ def test_products_of_rectangular_matrices_are_right() -> None:
     torch.testing.assert_close(products.product(left, right), left @ right)
 
 
+@pytest.mark.parametrize(("num_left", "num_right"), [(3, 8), (8, 3), (4, 4)])
+def test_outer_products_are_summed_over_rows_whichever_is_wider(
+    num_left: int, num_right: int
+) -> None:
+    left, right = torch.randn(7, num_left), torch.randn(7, num_right)
+    expected = torch.einsum("ni,nj->ij", left.double(), right.double()).float()
+    torch.testing.assert_close(products.outer(left, right), expected)
+
+
 def test_the_choice_is_a_fact_of_the_machine() -> None:
     assert products.uses_onednn() is products.uses_onednn.__wrapped__()

@@ -59,8 +59,7 @@ def operations(
         ).flops
         for step in {answer.step for answer in answers}
     )
-    # One output a conversation, not one a token, but a head of one label is next to nothing.
-    scoring = flops.reading(reward_shape, scored).forward().flops
+    scoring = flops.scoring(reward_shape, scored).flops
     training = read.trained().flops + (read.forward().flops if has_reference else 0.0)
     return {
         "generation": generation,

@@ -13,11 +13,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from grlo.errors import GrloError, RecipeError
+
+if TYPE_CHECKING:
+    from grlo.ray_cluster import RayCluster
 
 app = typer.Typer(
     help="Reinforcement learning from a base model on open-ended prompts.",
@@ -48,6 +51,13 @@ Devices = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(help="Work is done on a Ray cluster: auto, HOST:PORT, ray://HOST:PORT, or local."),
+]
+RayWorkers = Annotated[
+    int, typer.Option(min=0, help="Processes there; 0: one for each of its GPUs, or of its CPUs.")
+]
 Template = Annotated[
     str | None, typer.Option(help="Named chat template; default is the tokenizer's own.")
 ]
@@ -257,6 +267,8 @@ def evaluate(
     as_json: Annotated[
         bool, typer.Option("--json", help="The summary as JSON on stdout instead of tables.")
     ] = False,
+    ray_address: RayAddress = None,
+    ray_workers: RayWorkers = 0,
 ) -> None:
     """Measures a model on benchmarks, with intervals; what is finished is not run again."""
     from dataclasses import replace
@@ -278,8 +290,24 @@ def evaluate(
         model, template=template, device=device, dtype=dtype, engine=engine, base_url=base_url
     )
     run_evaluate(
-        chosen, choice, out=out, seed=seed, judge=judge, overwrite=overwrite, as_json=as_json
+        chosen,
+        choice,
+        out=out,
+        seed=seed,
+        judge=judge,
+        overwrite=overwrite,
+        as_json=as_json,
+        cluster=_cluster(ray_address, ray_workers),
     )
+
+
+def _cluster(address: str | None, num_workers: int) -> RayCluster | None:
+    """Where work is done, if not here."""
+    from grlo.ray_cluster import RayCluster
+
+    if address is None and num_workers:
+        raise RecipeError("--ray-workers means nothing without --ray-address.")
+    return None if address is None else RayCluster(address, num_workers)
 
 
 def _budget(values: Sequence[str]) -> list[str]:
@@ -481,11 +509,13 @@ DataFile = Annotated[
 def prompts_build(
     recipe: Annotated[Path, typer.Argument(help="TOML file: sources, filters, composition.")],
     out: Annotated[Path, typer.Option(help="Folder for the set, its manifest and its card.")],
+    ray_address: RayAddress = None,
+    ray_workers: RayWorkers = 0,
 ) -> None:
     """Makes a prompt set of several sources; every row that is dropped is kept with its reason."""
     from grlo.stages.prompts_build import build as run_build
 
-    run_build(recipe, out=out)
+    run_build(recipe, out=out, cluster=_cluster(ray_address, ray_workers))
 
 
 @prompts_app.command("describe")
@@ -535,6 +565,8 @@ def prompts_audit(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the problems planted as a test.")] = 0,
+    ray_address: RayAddress = None,
+    ray_workers: RayWorkers = 0,
 ) -> None:
     """Finds the rows of FILE that hold problems of benchmarks, disguised or not."""
     from grlo.stages.data_places import data_places
@@ -549,6 +581,7 @@ def prompts_audit(
         remove=remove,
         embed=embed,
         seed=seed,
+        cluster=_cluster(ray_address, ray_workers),
     )
 
 

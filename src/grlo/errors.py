@@ -50,6 +50,10 @@ class EndpointError(GrloError):
     """A remote model cannot be asked at all: key, address, model name, credit, or an outage."""
 
 
+class ClusterError(GrloError):
+    """A Ray cluster cannot be reached, is too small, or has lost a worker for good."""
+
+
 class SandboxError(GrloError):
     """Programs cannot be run in isolation on this machine, or their sandbox cannot be used."""
 

@@ -53,6 +53,8 @@ class ModelShape:
     query_key_norm: bool = False
     num_experts: int = 1
     experts_per_token: int = 1
+    reads_few_tokens: bool = False
+    """Whether its last layer may be computed for the tokens that are read; `grlo.last_layer`."""
 
     @property
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
@@ -172,6 +174,7 @@ def shape_from_config(config: Mapping[str, Any]) -> ModelShape:
         query_key_norm=kind.startswith("qwen3"),
         num_experts=num_experts,
         experts_per_token=config.get("num_experts_per_tok", 1) if num_experts > 1 else 1,
+        reads_few_tokens=kind in ("llama", "mistral", "qwen2", "qwen3"),
     )
 
 

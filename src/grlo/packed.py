@@ -37,18 +37,26 @@ class Packing:
     """Packed index of every cell of the grid; cells beyond a row's end point at its last token."""
     cell_N: Tensor
     """Flat cell of the grid in which each packed token appears first."""
+    last_B: Tensor
+    """Position of the last token of each row."""
+    read_B: Tensor | None = None
+    """Packed index of each row's last token, where nothing else is read of a model's output."""
 
     def to(self, device: str | torch.device) -> Packing:
         """The packing with every tensor on `device`."""
-        return Packing(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        tensors = {name: x.to(device) for name, x in vars(self).items() if x is not None}
+        return Packing(**tensors)
 
 
-def pack(rows: Sequence[Sequence[int] | Tensor], *, shared: Sequence[int]) -> Packing:
+def pack(
+    rows: Sequence[Sequence[int] | Tensor], *, shared: Sequence[int], read_last: bool = False
+) -> Packing:
     """Lays rows end to end.
 
     Args:
         rows: Token ids of each row; at least one each.
         shared: How many leading tokens a row has in common with the row before it. 0 for the first.
+        read_last: Of the output only each row's last token is read.
     """
     lengths = torch.tensor([len(row) for row in rows])
     shared_B = torch.tensor(shared)
@@ -64,11 +72,18 @@ def pack(rows: Sequence[Sequence[int] | Tensor], *, shared: Sequence[int]) -> Pa
         tokens.append(torch.as_tensor(row)[begin:])
         positions.append(positions_T[begin:length])
         cells.append(positions_T[begin:length] + b * len(positions_T))
-    return Packing(torch.cat(tokens), torch.cat(positions), index_BT, torch.cat(cells))
+    last_B = lengths - 1
+    read_B = index_BT[torch.arange(len(rows)), last_B] if read_last else None
+    return Packing(
+        torch.cat(tokens), torch.cat(positions), index_BT, torch.cat(cells), last_B, read_B
+    )
 
 
 def packed_hidden_states(trunk: nn.Module, packing: Packing) -> Tensor:
     """The trunk's last hidden states of the packed tokens, [N, D].
+
+    Of tokens that are read alone, [B, D], where the trunk's last layer is one of
+    `grlo.last_layer`.
 
     Args:
         trunk: Decoder loaded with `attn_implementation=ATTENTION`.
@@ -116,11 +131,15 @@ def _packed_attention(
     attention_mask: Tensor | None,
     *,
     packing: Packing | None = None,
+    for_read_tokens: bool = False,
     scaling: float | None = None,
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """For transformers: [1, H, N, D] in, [1, N, H, D] out; without packing it is sdpa."""
+    """For transformers: [1, H, N, D] in, [1, N, H, D] out; without packing it is sdpa.
+
+    For tokens that are read alone, the others' places hold zeros.
+    """
     if packing is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options
@@ -132,6 +151,21 @@ def _packed_attention(
         cells = states[0].transpose(0, 1).index_select(0, index)
         return cells.unflatten(0, grid_size).transpose(1, 2)
 
+    if for_read_tokens:
+        assert packing.read_B is not None
+        query_BH1D = query[0].index_select(1, packing.read_B).transpose(0, 1)[:, :, None]
+        seen_BT = torch.arange(grid_size[1], device=query.device) <= packing.last_B[:, None]
+        output_BH1D = scaled_dot_product_attention(
+            query_BH1D,
+            spread(key),
+            spread(value),
+            attn_mask=seen_BT[:, None, None],
+            dropout_p=dropout,
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        output = torch.zeros_like(query[0].transpose(0, 1))
+        return output.index_copy(0, packing.read_B, output_BH1D[:, :, 0])[None], None
     output_BHTD = scaled_dot_product_attention(
         spread(query),
         spread(key),

@@ -48,6 +48,13 @@ def product(left_MK: Tensor, right_KN: Tensor) -> Tensor:
     return left_MK @ right_KN
 
 
+def outer(left_NI: Tensor, right_NJ: Tensor) -> Tensor:
+    """`left_NI.t() @ right_NJ`, the gradient of a weight matrix, by the same library."""
+    if uses_onednn() and left_NI.device.type == "cpu" and left_NI.dtype == torch.float32:
+        return _outer(left_NI, right_NJ)
+    return left_NI.t() @ right_NJ
+
+
 def use_fast_products(model: AnyModule) -> AnyModule:
     """Lets the plain linear layers of a model multiply by oneDNN where that is faster.
 
@@ -95,10 +102,17 @@ class _Linear(torch.autograd.Function):
         if needs_x:
             for_x = _onednn(gradient_NO, weight.t()).view(x.shape)
         if needs_weight:
-            for_weight = _onednn(gradient_NO.t(), x.reshape(-1, x.shape[-1]).t())
+            for_weight = _outer(gradient_NO, x.reshape(-1, x.shape[-1]))
         if ctx.has_bias and needs_bias:
             for_bias = gradient_NO.sum(0)
         return for_x, for_weight, for_bias
+
+
+def _outer(left_NI: Tensor, right_NJ: Tensor) -> Tensor:
+    # One of the two is copied, because oneDNN reads its first factor row by row.
+    if left_NI.shape[1] > right_NJ.shape[1]:
+        return _onednn(right_NJ.t(), left_NI.t()).t().contiguous()
+    return _onednn(left_NI.t(), right_NJ.t())
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

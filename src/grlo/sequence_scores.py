@@ -23,6 +23,7 @@ from grlo.device_memory import TokenBudget, lacks_memory
 from grlo.errors import DeviceMemoryError, ModelError
 from grlo.inference import evaluating
 from grlo.interfaces import Progress, silent
+from grlo.last_layer import read_few_tokens, reads_few_tokens
 from grlo.layers import use_fast_layers
 from grlo.passes import whole_pass
 from grlo.rollout import ChatRenderer, check_compatible
@@ -89,6 +90,7 @@ def load_sequence_scorer(
         torch.nn.init.zeros_(scorer.score.weight)
     if packed.is_supported(scorer):
         scorer.set_attn_implementation(packed.ATTENTION)
+        read_few_tokens(scorer)
     return use_fast_layers(scorer)
 
 
@@ -132,21 +134,23 @@ def forward_scores(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -
 
 
 def _forward_scores(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
-    lengths = torch.tensor([len(tokens) for tokens in sequences])
     # Not the model's own, which is where the shards of a sharded one wait.
-    last, device = lengths - 1, next(model.parameters()).device
+    device = next(model.parameters()).device
     if model.config._attn_implementation == packed.ATTENTION:
         shared = [0, *(_common(one, other) for one, other in pairwise(sequences))]
-        packing = packed.pack(sequences, shared=shared)
-        hidden_ND = packed.packed_hidden_states(model.base_model, packing.to(device))
-        last_BD = hidden_ND[packing.index_BT[torch.arange(len(sequences)), last].to(device)]
+        packing = packed.pack(sequences, shared=shared, read_last=True).to(device)
+        last_BD = packed.packed_hidden_states(model.base_model, packing)
+        if not reads_few_tokens(model):
+            last_BD = last_BD[packing.read_B]
     else:
         # What stands on the right of a row's last token never reaches it; 0 is an id of all models.
-        tokens_BT = torch.zeros(len(sequences), int(lengths.max()), dtype=torch.int64)
+        lengths = [len(tokens) for tokens in sequences]
+        tokens_BT = torch.zeros(len(sequences), max(lengths), dtype=torch.int64)
         for row, tokens in enumerate(sequences):
             tokens_BT[row, : len(tokens)] = torch.tensor(tokens)
         hidden_BTD = model.base_model(tokens_BT.to(device), use_cache=False).last_hidden_state
-        last_BD = hidden_BTD[torch.arange(len(sequences), device=device), last.to(device)]
+        last_B = torch.tensor(lengths, device=device) - 1
+        last_BD = hidden_BTD[torch.arange(len(sequences), device=device), last_B]
     head = model.score
     assert isinstance(head, torch.nn.Linear)
     return head(last_BD).squeeze(-1).float()

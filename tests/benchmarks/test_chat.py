@@ -397,6 +397,7 @@ class Talker:
     """Answers everything alike, with a text of its own for later turns."""
 
     block_size = 0
+    num_parallel = 1
 
     def __init__(self, text: str | None = None) -> None:
         self.text = text

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -24,9 +26,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from grlo.engines import ENGINES
+from grlo.engines import ENGINES, decoding
 from grlo.engines.hf import HFEngine, HFEngineSettings
-from grlo.errors import EngineError
+from grlo.errors import DeviceMemoryError, EngineError
 from grlo.inference import is_same_device
 from grlo.interfaces import BuildContext
 from grlo.registry import resolve
@@ -88,6 +90,14 @@ def tokens_of(completions: Sequence[Completion]) -> list[tuple[int, ...]]:
     return [completion.tokens for completion in completions]
 
 
+@pytest.fixture(params=["prompts of their own", "shared prompts"])
+def _either_cache(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both caches; on a CPU models of float32 are given the second only."""
+    shares = request.param == "shared prompts"
+    monkeypatch.setattr("grlo.engines.decoding.shares_prompts", lambda model: shares)
+
+
+@pytest.mark.usefixtures("_either_cache")
 @pytest.mark.parametrize("name", CLASSES)
 @pytest.mark.parametrize("max_rows", [0, 7])
 def test_logprobs_are_those_of_a_plain_forward_pass(name: str, max_rows: int) -> None:
@@ -123,6 +133,7 @@ def test_greedy_is_what_generate_draws_without_sampling(name: str) -> None:
         torch.testing.assert_close(torch.tensor(completion.logprobs), logprobs, atol=1e-4, rtol=0)
 
 
+@pytest.mark.usefixtures("_either_cache")
 @pytest.mark.parametrize(("max_rows", "prefill_tokens"), [(1, 8192), (3, 8192), (16, 1), (36, 20)])
 def test_chunking_does_not_change_a_completion(max_rows: int, prefill_tokens: int) -> None:
     model, prompts = tiny(), some_prompts()
@@ -131,6 +142,7 @@ def test_chunking_does_not_change_a_completion(max_rows: int, prefill_tokens: in
     assert tokens_of(engine.generate(prompts, SAMPLING, seeds=range(9))) == tokens_of(whole)
 
 
+@pytest.mark.usefixtures("_either_cache")
 @pytest.mark.parametrize("max_rows", [0, 7])
 def test_looking_seldom_for_finished_rows_does_not_change_a_completion(
     monkeypatch: pytest.MonkeyPatch, max_rows: int
@@ -138,7 +150,7 @@ def test_looking_seldom_for_finished_rows_does_not_change_a_completion(
     # What an accelerator does; rows run on behind their last token until the next look.
     model, prompts = tiny(), some_prompts()
     often = HFEngine(model).generate(prompts, SAMPLING, seeds=range(9))
-    monkeypatch.setattr("grlo.engines.hf._pace", lambda device_type: (16, 16))
+    monkeypatch.setattr("grlo.engines.decoding.steps_between_looks", lambda device_type: 16)
     seldom = HFEngine(model, max_rows=max_rows).generate(prompts, SAMPLING, seeds=range(9))
     assert tokens_of(seldom) == tokens_of(often)
     for one, other in zip(often, seldom, strict=True):
@@ -146,6 +158,7 @@ def test_looking_seldom_for_finished_rows_does_not_change_a_completion(
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
 
 
+@pytest.mark.usefixtures("_either_cache")
 def test_order_company_and_number_of_samples_do_not_change_a_completion() -> None:
     engine, prompts = HFEngine(tiny(), max_rows=10), some_prompts()
     whole = tokens_of(engine.generate(prompts, SAMPLING, seeds=range(9)))
@@ -167,6 +180,7 @@ def test_equal_prompts_with_other_seeds_are_answered_differently() -> None:
     assert first.tokens != second.tokens
 
 
+@pytest.mark.usefixtures("_either_cache")
 def test_every_distinct_prompt_is_computed_once() -> None:
     rng, model = random.Random(0), tiny()
     distinct = [[rng.randrange(1, VOCAB) for _ in range(rng.randint(3, 17))] for _ in range(6)]
@@ -233,12 +247,14 @@ def test_what_stops_one_answer_does_not_change_the_others() -> None:
         assert whole.tokens[: len(cut.tokens)] == cut.tokens
 
 
+@pytest.mark.usefixtures("_either_cache")
 def test_junk_left_in_unused_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompts = tiny(), some_prompts()
     engine = HFEngine(model, max_rows=6)
     clean = engine.generate(prompts, SAMPLING, seeds=range(9))
-    real = Tensor.new_zeros
-    monkeypatch.setattr(Tensor, "new_zeros", lambda *a, **k: real(*a, **k).fill_(1e4))
+    new = Tensor.new_zeros
+    monkeypatch.setattr(Tensor, "new_zeros", lambda *a, **k: new(*a, **k).fill_(1e4))
+    monkeypatch.setattr(Tensor, "new_empty", lambda *a, **k: new(*a, **k).fill_(math.nan))
     junk = engine.generate(prompts, SAMPLING, seeds=range(9))
     assert tokens_of(junk) == tokens_of(clean)
     assert [c.logprobs for c in junk] == [c.logprobs for c in clean]
@@ -496,3 +512,46 @@ def test_every_completion_is_told_of_once_as_it_finishes() -> None:
     assert dict(told) == dict(enumerate(completions))
     assert len(told) == len(completions)
     assert [index for index, _ in told] != sorted(index for index, _ in told)
+
+
+@pytest.mark.usefixtures("_either_cache")
+def test_a_device_that_holds_few_rows_draws_fewer_together_from_then_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, prompts = tiny(), some_prompts()
+    expected = tokens_of(HFEngine(model).generate(prompts, SAMPLING, seeds=range(9)))
+    finished: list[int] = []
+    real, sizes = decoding.draw, []
+
+    def small_device(logits_RV: Tensor, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        sizes.append(len(logits_RV))
+        # Not at once: what has finished before must not be drawn again.
+        if len(logits_RV) > 5 and len(sizes) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
+        return real(logits_RV, *args, **options)
+
+    monkeypatch.setattr(decoding, "draw", small_device)
+    engine = HFEngine(model, max_rows=24)
+    told = engine.generate(
+        prompts, SAMPLING, seeds=range(9), on_completion=lambda index, _: finished.append(index)
+    )
+    assert tokens_of(told) == expected
+    assert sorted(finished) == list(range(36))
+    warnings = capsys.readouterr().err
+    # The rows that were in use fell from 24: 12, 6, 3.
+    assert [f"at most {rows}." in warnings for rows in (12, 6, 3)] == [True] * 3
+    assert warnings.count("What is drawn does not change") == 3
+    sizes.clear()
+    engine.generate(prompts, SAMPLING, seeds=range(9))
+    assert max(sizes) == 3
+
+
+def test_a_completion_that_does_not_fit_alone_is_told_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_device(*args: Any, **options: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.")
+
+    monkeypatch.setattr(decoding, "draw", no_device)
+    with pytest.raises(DeviceMemoryError, match=r"one completion \(21 tokens.*sampling.max_tokens"):
+        HFEngine(tiny()).generate([[1]], SAMPLING, seeds=[0])

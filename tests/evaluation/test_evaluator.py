@@ -36,8 +36,10 @@ class Killed(BaseException):
 class LetterModel:
     """Answers with random `y`s and `n`s, as its seeds say; counts what it is asked."""
 
-    def __init__(self, *, block_size: int = 0, dies_after: int = 10**9) -> None:
-        self.block_size = block_size
+    def __init__(
+        self, *, block_size: int = 0, dies_after: int = 10**9, num_parallel: int = 1
+    ) -> None:
+        self.block_size, self.num_parallel = block_size, num_parallel
         self.asked: list[tuple[str, int]] = []
         self.conversations: list[tuple[Message, ...]] = []
         self.blocks: list[int] = []
@@ -266,6 +268,32 @@ def test_progress_counts_answers_first_and_verdicts_then(tmp_path: Path) -> None
 
     run(make_benchmark(), tmp_path, model=LetterModel(block_size=4), progress=record)
     assert seen == [(done, 18) for _ in range(2) for done in range(1, 19)]
+
+
+def test_blocks_that_are_asked_at_a_time_end_with_the_same_bytes_and_draw_nothing_twice(
+    tmp_path: Path,
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def record(*, done: int, total: int, tokens: int) -> None:
+        seen.append((done, total))
+
+    benchmark = make_benchmark()
+    run(benchmark, tmp_path / "whole", model=LetterModel(block_size=4))
+    with pytest.raises(Killed):
+        run(
+            benchmark,
+            tmp_path / "cut",
+            model=LetterModel(block_size=4, num_parallel=3, dies_after=10),
+        )
+    kept = (tmp_path / "cut" / "letters.partial.jsonl").exists()
+    model = LetterModel(block_size=4, num_parallel=3)
+    run(benchmark, tmp_path / "cut", model=model, progress=record)
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+    assert len(set(model.asked)) == len(model.asked) <= 18 - 4 * kept
+    drawing = seen[: len(model.blocks)]
+    assert drawing[-1] == (18, 18)
+    assert [done for done, _ in drawing] == sorted(done for done, _ in drawing)
 
 
 def test_the_seed_and_the_problem_decide_a_sample_and_not_its_company(tmp_path: Path) -> None:

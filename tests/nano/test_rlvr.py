@@ -10,7 +10,8 @@ import grlo.nano
 from grlo.benchmarks.loading import choose, load_benchmarks
 from grlo.evaluation.evaluator import gain
 from grlo.recipe import load_recipe
-from grlo.stages.evaluate import ModelChoice, run_benchmarks
+from grlo.stages.evaluate import run_benchmarks
+from grlo.stages.respondents import ModelChoice
 from grlo.stages.train import train
 
 RECIPE = Path(grlo.nano.__file__).parent / "rlvr_recipe.toml"

@@ -22,8 +22,9 @@ from grlo.evaluation.evaluator import identify
 from grlo.evaluation.results import BenchmarkResult, summarize
 from grlo.interfaces import Benchmark, GradedSample
 from grlo.rundir import locked
-from grlo.stages.evaluate import ModelChoice, evaluate
+from grlo.stages.evaluate import evaluate
 from grlo.stages.evaluation_page import evaluation_page
+from grlo.stages.respondents import ModelChoice
 from grlo.types import Message, Prompt, SamplingParams, Score
 
 PLUGIN = """

@@ -18,8 +18,9 @@ from grlo.benchmarks.spec import DataPlaces, Judging
 from grlo.errors import GrloError, RecipeError
 from grlo.interfaces import BuildContext
 from grlo.rewards.reward_model import RewardModelSettings
-from grlo.stages.evaluate import ModelChoice, evaluate
+from grlo.stages.evaluate import evaluate
 from grlo.stages.judges import MakeJudge, load_judge
+from grlo.stages.respondents import ModelChoice
 from grlo.types import Completion, Message, Prompt, Rollout, Usage
 
 GRADED, PAIRWISE = Judging("graded"), Judging("pairwise")

@@ -453,9 +453,13 @@ def test_reward_models_score_the_styles_that_reach_them(counter):
     )
     rollouts = hand_rollouts()
     judged = replace(rollouts[0], prompt=replace(rollouts[0].prompt, style="judge"))
-    whole = forward_flops(large, num_tokens=20, num_outputs=0) + forward_flops(
-        large, num_tokens=10, num_cached=20
+    below = replace(large, num_layers=8)
+    whole = forward_flops(below, num_tokens=20, num_outputs=0) + forward_flops(
+        below, num_tokens=10, num_cached=20, num_outputs=1
     )
+    # In the last layer one token has an MLP, and 30 keys.
+    whole += 2 * large.attention_parameters * 30 + 2 * large.mlp_parameters
+    whole += 4 * large.num_heads * large.head_dim * 30
     assert routed("score", [judged])["reward_model"].flops == pytest.approx(whole)
     assert routed("score", [judged])["reward_model"].tokens == 30
     assert routed("score", rollouts)["reward_model"].tokens == 2 * (25 + 81), "prompts once"

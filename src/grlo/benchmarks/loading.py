@@ -138,13 +138,17 @@ def choose(
 
 
 def load_benchmarks(
-    choice: Choice, *, make_judge: Callable[[Judging], Reward] | None = None
+    choice: Choice,
+    *,
+    make_judge: Callable[[Judging], Reward] | None = None,
+    adapt_grader: Callable[[object], object] | None = None,
 ) -> list[Benchmark]:
     """The benchmarks of a choice; a variant that a benchmark does not have is left out.
 
     Args:
         choice: What to load.
         make_judge: See `BenchmarkSpec.load`.
+        adapt_grader: Settings of a verifier that stand for a benchmark's own.
 
     Raises:
         RecipeError: A benchmark is unknown or cannot be built, or two have the same name.
@@ -161,6 +165,8 @@ def load_benchmarks(
         places = choice.places
         if name.endswith(".toml"):
             places = _own_places(found, Path(name), places)
+        if adapt_grader is not None and found.grader is not None:
+            found = replace(found, grader=adapt_grader(found.grader))
         try:
             loaded += [
                 found.load(places, variant=variant, make_judge=make_judge)

@@ -1,32 +1,23 @@
-"""The reference engine: batched sampling from any Hugging Face causal language model.
-
-Keys and values of a prompt are computed once and copied to all its samples. Rows advance together,
-one cache column per step: the columns are a clock, and a row is a stretch of columns that ends at
-the clock, so that rows may join whenever others have finished. Rotary positions belong to the keys
-themselves, which lets a row stand at any columns.
-
-Dimensions: R rows, C cache columns, T generated tokens, H key/value heads, D head size.
-"""
+"""The reference engine: batched sampling from any Hugging Face causal language model."""
 
 from __future__ import annotations
 
 import copy
 import os
 import re
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, Cache
 
-from grlo.batch import pack_by_tokens
-from grlo.engines.sampling import draw, stream_keys, uniforms
-from grlo.errors import EngineError
+from grlo.device_memory import lacks_memory
+from grlo.engines.decoding import Decode, Decoding, Job, make_jobs
+from grlo.errors import DeviceMemoryError, EngineError
 from grlo.inference import evaluating, is_same_device
 from grlo.interfaces import BuildContext, OnCompletion, Progress, ignore, silent
 from grlo.passes import is_sharded, whole_copy
@@ -35,10 +26,6 @@ from grlo.types import Completion, SamplingParams
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_DECODE_ATTENTION = "grlo_decode"
-
-Decode = Callable[[Sequence[int]], str]
 
 
 @dataclass(frozen=True)
@@ -151,6 +138,7 @@ class HFEngine:
 
         Raises:
             EngineError: `sampling` or a prompt cannot be used.
+            DeviceMemoryError: Memory does not hold a single completion.
         """
         _check_request(prompts, sampling, seeds)
         if sampling.stop_texts and self._decode is None:
@@ -159,25 +147,50 @@ class HFEngine:
             return []
         longest = max(map(len, prompts)) + sampling.max_tokens
         _check_window(self._model, longest)
-        num_completions = len(prompts) * sampling.num_samples
-        max_rows = self._max_rows or _rows_that_fit(self._model, num_columns=longest)
-        with evaluating(self._model), _on(self._stream):
-            decoding = _Decoding(
+        jobs = make_jobs(prompts, sampling, seeds=seeds)
+        results: list[Completion | None] = [None] * len(jobs)
+
+        def draw(left: Sequence[Job], max_rows: int) -> None:
+            Decoding(
                 self._model,
-                prompts,
+                left,
+                results,
                 sampling,
-                seeds=seeds,
-                max_rows=min(max_rows, num_completions),
+                max_rows=max_rows,
                 prefill_tokens=self._prefill_tokens,
                 progress=progress,
                 on_completion=on_completion,
                 decode=self._decode,
-            )
-            completions = decoding.run()
+            ).run()
+
+        with evaluating(self._model), _on(self._stream):
+            # Once, unless memory runs out: what has not finished is then drawn anew, and comes out
+            # the same.
+            while left := [job for job in jobs if results[job.index] is None]:
+                most = self._max_rows or _rows_that_fit(self._model, num_columns=longest)
+                max_rows = min(most, len(left))
+                reason = lacks_memory(partial(draw, left, max_rows))
+                if reason is not None:
+                    self._lower(max_rows, longest, reason)
         if self._model.device.type == "cuda":
-            del decoding
             torch.cuda.empty_cache()
-        return completions
+        return cast("list[Completion]", results)
+
+    def _lower(self, max_rows: int, longest: int, reason: str) -> None:
+        """Draws fewer completions together from now on."""
+        if max_rows == 1:
+            raise DeviceMemoryError(
+                f"memory does not hold one completion ({longest} tokens with its prompt) at a "
+                f"time: {reason}. Lower sampling.max_tokens, keep what generation does not need in "
+                "the CPU's memory (training.offload), or draw on another device (engine.device)."
+            )
+        self._max_rows = max_rows // 2
+        self._prefill_tokens = max(1, self._prefill_tokens // 2)
+        print(
+            f"out of memory in drawing {max_rows} completions together; from here on they are at "
+            f"most {self._max_rows}. What is drawn does not change. The allocator said: {reason}",
+            file=sys.stderr,
+        )
 
     def load_weights(self, named_tensors: Iterable[tuple[str, Tensor]]) -> None:
         """Copies weights under the names of the Hugging Face checkpoint.
@@ -214,407 +227,6 @@ class HFEngine:
         del self._model
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One completion to draw."""
-
-    index: int
-    """Place in the result."""
-    prompt: tuple[int, ...]
-    seed: int
-    sample: int
-
-
-class _Decoding:
-    """One call of `generate`: a queue of jobs, and the rows that are being decoded."""
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        prompts: Sequence[Sequence[int]],
-        sampling: SamplingParams,
-        *,
-        seeds: Sequence[int],
-        max_rows: int,
-        prefill_tokens: int,
-        progress: Progress,
-        on_completion: OnCompletion,
-        decode: Decode | None,
-    ) -> None:
-        self.model, self.sampling, self.progress = model, sampling, progress
-        self.on_completion, self.decode = on_completion, decode
-        self.max_rows, self.prefill_tokens = max_rows, prefill_tokens
-        device = model.device
-        self.check_every, self.align = _pace(device.type)
-
-        jobs = [
-            _Job(prompt_index * sampling.num_samples + sample, tuple(prompt), seed, sample)
-            for prompt_index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
-            for sample in range(sampling.num_samples)
-        ]
-        # Equal prompts stand together, so that each is computed once; the longest come first, so
-        # that the clock has room for all that follow.
-        rank = {p: i for i, p in enumerate(dict.fromkeys(job.prompt for job in jobs))}
-        jobs.sort(key=lambda job: (-len(job.prompt), rank[job.prompt]))
-        self.queue = deque(jobs)
-        self.results: list[Completion | None] = [None] * len(jobs)
-        self.num_done = self.num_tokens_done = 0
-
-        longest_prompt = len(jobs[0].prompt)
-        num_columns = longest_prompt + sampling.max_tokens + self.check_every
-        if len(jobs) > max_rows:
-            # Slack, so that rows need not be shifted at every step when they join one by one.
-            num_columns += sampling.max_tokens // 4 + self.check_every
-        num_columns += -num_columns % 16
-        self.cache = _RowCache(max_rows, num_columns)
-        self.cache.clock = longest_prompt - 1
-
-        def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
-            return torch.zeros(max_rows, *shape, dtype=dtype, device=device)
-
-        self.token_R = zeros(dtype=torch.int64)
-        self.position_R = zeros(dtype=torch.int64)
-        self.age_R = zeros(dtype=torch.int64)
-        self.key_R = zeros(dtype=torch.int64)
-        self.finished_R = zeros(dtype=torch.bool)
-        # One column more than tokens: finished rows keep writing behind their last token.
-        self.tokens_RT = zeros(sampling.max_tokens + 1, dtype=torch.int64)
-        self.logprobs_RT = zeros(sampling.max_tokens + 1, dtype=torch.float32)
-        self.mask_RC = zeros(num_columns, dtype=model.dtype)
-        self.stop_S = torch.tensor(sampling.stop, dtype=torch.int64, device=device)
-        self.jobs: list[_Job] = []
-        """Job of every row in use."""
-        self.starts: list[int] = []
-        """First column of every row in use."""
-        self.carried: tuple[tuple[int, ...], list[tuple[Tensor, Tensor]]] | None = None
-        """Keys and values of a prompt some of whose samples are still in the queue."""
-
-    def run(self) -> list[Completion]:
-        while self.queue or self.jobs:
-            free = self.max_rows - len(self.jobs)
-            # Prompts are computed in batches worth a forward pass.
-            if self.queue and (not self.jobs or free >= max(1, self.max_rows // 8)):
-                self._admit(free)
-            with _attention(self.model, _DECODE_ATTENTION):
-                for _ in range(self.check_every):
-                    self._step()
-            self._retire()
-        return cast("list[Completion]", self.results)
-
-    def _step(self) -> None:
-        """Feeds every row its latest token and draws the next."""
-        n, cache, sampling = len(self.jobs), self.cache, self.sampling
-        if cache.clock == cache.num_columns:
-            self._shift()
-        cache.num_rows = n
-        first = min(self.starts)
-        cache.first = first - first % self.align
-        output = self.model(
-            input_ids=self.token_R[:n, None],
-            position_ids=self.position_R[:n, None],
-            attention_mask=self.mask_RC[:n, None, None, cache.first : cache.clock + 1],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        cache.clock += 1
-        age_R, finished_R = self.age_R[:n], self.finished_R[:n]
-        token_R, logprob_R = draw(
-            output.logits[:, -1],
-            uniforms(self.key_R[:n], age_R),
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-        )
-        self.tokens_RT[:n].scatter_(1, age_R[:, None], token_R[:, None])
-        self.logprobs_RT[:n].scatter_(1, age_R[:, None], logprob_R[:, None])
-        self.token_R[:n] = token_R
-        going_R = ~finished_R
-        age_R += going_R
-        self.position_R[:n] += going_R
-        stopped_R = (token_R[:, None] == self.stop_S).any(-1)
-        finished_R |= stopped_R | (age_R == sampling.max_tokens)
-
-    def _retire(self) -> None:
-        """Hands over the rows that have finished and closes the gaps they leave."""
-        n = len(self.jobs)
-        stopped_by_text = self._stop_at_texts()
-        finished = self.finished_R[:n].nonzero().flatten()
-        if rows := finished.tolist():
-            lengths = self.age_R[finished].tolist()
-            tokens = self.tokens_RT[finished, : max(lengths)].tolist()
-            logprobs = self.logprobs_RT[finished, : max(lengths)].tolist()
-            for row, length, row_tokens, row_logprobs in zip(
-                rows, lengths, tokens, logprobs, strict=True
-            ):
-                stopped = row_tokens[length - 1] in self.sampling.stop or row in stopped_by_text
-                completion = Completion(
-                    tokens=tuple(row_tokens[:length]),
-                    logprobs=tuple(row_logprobs[:length]),
-                    finish_reason="stop" if stopped else "length",
-                )
-                self.results[self.jobs[row].index] = completion
-                self.on_completion(self.jobs[row].index, completion)
-            self.num_done += len(rows)
-            self.num_tokens_done += sum(lengths)
-            self._close_gaps(rows)
-        ages = sum(
-            self.cache.clock - start - len(job.prompt) + 1
-            for start, job in zip(self.starts, self.jobs, strict=True)
-        )
-        self.progress(
-            done=self.num_done, total=len(self.results), tokens=self.num_tokens_done + ages
-        )
-
-    def _stop_at_texts(self) -> set[int]:
-        """Rows that have written a stop text; each is finished, and ends where that is complete."""
-        if not self.sampling.stop_texts or self.decode is None:
-            return set()
-        n, decode, texts = len(self.jobs), self.decode, self.sampling.stop_texts
-        found: set[int] = set()
-        ages = self.age_R[:n].tolist()
-        # What was written before the latest steps was looked at then; a stop text of so many
-        # characters has no more tokens than characters.
-        back = self.check_every + max(map(len, texts))
-        for row, (age, tokens) in enumerate(zip(ages, self.tokens_RT[:n].tolist(), strict=True)):
-            start = max(0, age - back)
-
-            def has_text(end: int, tokens: list[int] = tokens, start: int = start) -> bool:
-                written = decode(tokens[start:end])
-                return any(text in written for text in texts)
-
-            if has_text(age):
-                end = next(end for end in range(start + 1, age + 1) if has_text(end))
-                self.age_R[row] = end
-                self.finished_R[row] = True
-                found.add(row)
-        return found
-
-    def _close_gaps(self, finished: list[int]) -> None:
-        """Moves the last rows into the places of the finished ones; no other row is copied."""
-        n = len(self.jobs)
-        kept = n - len(finished)
-        gone = set(finished)
-        gaps = [row for row in finished if row < kept]
-        movers = [row for row in range(kept, n) if row not in gone]
-        if gaps:
-            device = self.token_R.device
-            target, source = torch.tensor([gaps, movers], device=device)
-            for state in self._row_states():
-                state[target] = state[source]
-            self.cache.move(target, source)
-            for gap, mover in zip(gaps, movers, strict=True):
-                self.jobs[gap], self.starts[gap] = self.jobs[mover], self.starts[mover]
-        del self.jobs[kept:], self.starts[kept:]
-
-    def _row_states(self) -> tuple[Tensor, ...]:
-        return (
-            self.token_R,
-            self.position_R,
-            self.age_R,
-            self.key_R,
-            self.finished_R,
-            self.tokens_RT,
-            self.logprobs_RT,
-            self.mask_RC,
-        )
-
-    def _admit(self, free: int) -> None:
-        """Gives free rows to the jobs at the head of the queue."""
-        jobs = [self.queue.popleft() for _ in range(min(free, len(self.queue)))]
-        clock, device = self.cache.clock, self.token_R.device
-        begin = len(self.jobs)
-        rows = slice(begin, begin + len(jobs))
-        starts = [clock - len(job.prompt) + 1 for job in jobs]
-
-        def column(values: Iterable[int]) -> Tensor:
-            return torch.tensor(list(values), dtype=torch.int64, device=device)
-
-        self.token_R[rows] = column(job.prompt[-1] for job in jobs)
-        self.position_R[rows] = column(len(job.prompt) - 1 for job in jobs)
-        self.key_R[rows] = stream_keys(
-            column(_signed(job.seed) for job in jobs), column(job.sample for job in jobs)
-        )
-        self.age_R[rows] = 0
-        self.finished_R[rows] = False
-        columns = torch.arange(self.cache.num_columns, device=device)
-        before = columns < column(starts)[:, None]
-        self.mask_RC[rows] = torch.zeros_like(before, dtype=self.mask_RC.dtype).masked_fill_(
-            before, float("-inf")
-        )
-        self._fill_prompts(jobs, begin)
-        self.jobs += jobs
-        self.starts += starts
-
-    def _fill_prompts(self, jobs: Sequence[_Job], begin: int) -> None:
-        """Writes keys and values of all but the last token of the prompts into the jobs' rows."""
-        rows_of: dict[tuple[int, ...], list[int]] = {}
-        for row, job in enumerate(jobs, begin):
-            rows_of.setdefault(job.prompt, []).append(row)
-        if self.carried is not None:
-            prompt, layers = self.carried
-            self.cache.write(layers, [rows_of.pop(prompt)])
-            self.carried = None
-            if self.queue and self.queue[0].prompt == prompt:
-                self.carried = prompt, layers
-        prompts: list[tuple[int, ...]] = [prompt for prompt in rows_of if len(prompt) > 1]
-        waiting = self.queue[0].prompt if self.queue else None
-        lengths = [len(prompt) - 1 for prompt in prompts]
-        for part in pack_by_tokens(lengths, max_tokens=self.prefill_tokens):
-            batch = [prompts[index] for index in part]
-            layers = self._prefill(batch)
-            self.cache.write(layers, [rows_of[prompt] for prompt in batch])
-            if waiting is not None and waiting in batch:
-                place, length = batch.index(waiting), len(waiting) - 1
-                self.carried = (
-                    waiting,
-                    [
-                        (k[place, None, :, -length:].clone(), v[place, None, :, -length:].clone())
-                        for k, v in layers
-                    ],
-                )
-
-    def _prefill(self, prompts: Sequence[tuple[int, ...]]) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values [B, H, P, D] per layer without the last token, aligned on the right."""
-        device = self.model.device
-        lengths = [len(prompt) - 1 for prompt in prompts]
-        longest = max(lengths)
-        # Causal attention reaches no padding on the right, so that no mask is needed.
-        tokens = [[*prompt[:-1], *[0] * (longest - len(prompt) + 1)] for prompt in prompts]
-        cache = _PromptCache()
-        with _attention(self.model, "sdpa"):
-            self.model.base_model(
-                input_ids=torch.tensor(tokens, device=device), past_key_values=cache, use_cache=True
-            )
-        if min(lengths) == longest:
-            return cache.keys_values
-        shifts = torch.tensor([longest - length for length in lengths], device=device)
-        places = (torch.arange(longest, device=device) - shifts[:, None]).clamp(min=0)
-        rows = torch.arange(len(prompts), device=device)[:, None]
-
-        def align(states: Tensor) -> Tensor:
-            return states.transpose(1, 2)[rows, places].transpose(1, 2)
-
-        return [(align(keys), align(values)) for keys, values in cache.keys_values]
-
-    def _shift(self) -> None:
-        """Turns the clock back so that the oldest row starts at the first column, or a little later
-        when the next prompt in the queue needs more columns before the clock."""
-        clock = self.cache.clock
-        room = len(self.queue[0].prompt) - 1 if self.queue else 0
-        by = clock - max(room, clock - min(self.starts))
-        self.cache.shift(by, num_rows=len(self.jobs))
-        self.starts = [start - by for start in self.starts]
-        n = len(self.jobs)
-        kept = self.mask_RC[:n, by:].clone()
-        self.mask_RC[:n] = 0
-        self.mask_RC[:n, : kept.shape[1]] = kept
-
-
-class _PromptCache(Cache):
-    """Keys and values of one forward pass."""
-
-    def __init__(self) -> None:
-        super().__init__(layers=[])
-        self.keys_values: list[tuple[Tensor, Tensor]] = []
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Keeps what the layer computed."""
-        self.keys_values.append((key_states, value_states))
-        return key_states, value_states
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return 0
-
-    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
-        return query_length, 0
-
-
-class _RowCache(Cache):
-    """Keys and values of all rows, allocated once; a step writes one column of it."""
-
-    def __init__(self, max_rows: int, num_columns: int) -> None:
-        super().__init__(layers=[])
-        self.max_rows, self.num_columns = max_rows, num_columns
-        self.clock = self.first = self.num_rows = 0
-        self.keys_values: list[tuple[Tensor, Tensor]] = []
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Writes the newest column and returns the columns in use."""
-        keys, values = self._layer(layer_idx, key_states, value_states)
-        n, clock = self.num_rows, self.clock
-        keys[:n, :, clock] = key_states[:, :, 0]
-        values[:n, :, clock] = value_states[:, :, 0]
-        return keys[:n, :, self.first : clock + 1], values[:n, :, self.first : clock + 1]
-
-    def _layer(self, layer_idx: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        if layer_idx == len(self.keys_values):
-            # Zeros, not whatever was in memory: a NaN would pass through a weight of zero.
-            self.keys_values.append(
-                (
-                    key.new_zeros(self.max_rows, key.shape[1], self.num_columns, key.shape[3]),
-                    value.new_zeros(
-                        self.max_rows, value.shape[1], self.num_columns, value.shape[3]
-                    ),
-                )
-            )
-        return self.keys_values[layer_idx]
-
-    def write(self, layers: Sequence[tuple[Tensor, Tensor]], rows: Sequence[Sequence[int]]) -> None:
-        """Puts prompts, aligned on the right, before the clock; prompt b into each of `rows[b]`."""
-        device = layers[0][0].device
-        owner = torch.tensor([b for b, group in enumerate(rows) for _ in group], device=device)
-        target = torch.tensor([row for group in rows for row in group], device=device)
-        for layer_idx, new in enumerate(layers):
-            for stored, part in zip(self._layer(layer_idx, *new), new, strict=True):
-                stored[target, :, self.clock - part.shape[2] : self.clock] = part[owner]
-
-    def move(self, target: Tensor, source: Tensor) -> None:
-        for pair in self.keys_values:
-            for stored in pair:
-                used = stored[:, :, self.first : self.clock]
-                used[target] = used[source]
-
-    def shift(self, by: int, *, num_rows: int) -> None:
-        for pair in self.keys_values:
-            for stored in pair:
-                stored[:num_rows, :, : self.clock - by] = stored[
-                    :num_rows, :, by : self.clock
-                ].clone()
-        self.clock -= by
-
-
-def _decode_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attention of one query token per row; heads that share keys are queries of one head.
-
-    Keys are read in place, without a copy for every query head.
-    """
-    if softcap is not None or s_aux is not None:
-        raise EngineError("engine 'hf' cannot decode models with attention soft caps or sinks.")
-    num_rows, num_heads, _, head_dim = query.shape
-    query = query.reshape(num_rows, key.shape[1], num_heads // key.shape[1], head_dim)
-    output = scaled_dot_product_attention(
-        query, key, value, attn_mask=attention_mask, scale=scaling
-    )
-    return output.reshape(num_rows, 1, num_heads, value.shape[-1]), None
-
-
-AttentionInterface.register(_DECODE_ATTENTION, _decode_attention)
-
-
 @contextmanager
 def _on(stream: torch.cuda.Stream | None) -> Iterator[None]:
     """Work on a stream of its own, behind what was queued before and finished at the end."""
@@ -625,17 +237,6 @@ def _on(stream: torch.cuda.Stream | None) -> Iterator[None]:
     with torch.cuda.stream(stream):
         yield
     stream.synchronize()
-
-
-@contextmanager
-def _attention(model: PreTrainedModel, implementation: str) -> Iterator[None]:
-    config = model.config
-    before = config._attn_implementation
-    config._attn_implementation = implementation
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
 
 
 def _without_peft(model: PreTrainedModel) -> PreTrainedModel:
@@ -656,14 +257,6 @@ def _merged_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
         model = merge()
     torch.nn.Module.to(model, dtype)
     return model
-
-
-def _pace(device_type: str) -> tuple[int, int]:
-    """Steps between two looks at which rows have finished, and the alignment of columns in use.
-
-    A look waits for the device, which is free on CPU only; so are masks of any alignment.
-    """
-    return (1, 1) if device_type == "cpu" else (16, 16)
 
 
 def _check_architecture(model: PreTrainedModel) -> None:
@@ -723,9 +316,3 @@ def _rows_that_fit(model: PreTrainedModel, *, num_columns: int) -> int:
         free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
         most = 512
     return max(1, min(most, free // 2 // row_bytes))
-
-
-def _signed(seed: int) -> int:
-    """The seed modulo 2**64 as a signed 64-bit integer."""
-    seed %= 2**64
-    return seed - 2**64 if seed >= 2**63 else seed

@@ -10,6 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -151,19 +152,22 @@ def _draw(
     while waiting:
         places = list(waiting)
         size = respondent.block_size or len(places)
-        for start in range(0, len(places), size):
-            block = places[start : start + size]
-            _answer_block(
-                respondent,
-                benchmark,
-                journal,
-                {
-                    place: (waiting[place], _seed(seed, waiting[place], place, occurrence))
-                    for place in block
-                    if place not in journal.answers
-                },
-                progress=_Offset(progress, done=len(samples) + start, total=total),
-            )
+        blocks = [
+            {
+                place: (waiting[place], _seed(seed, waiting[place], place, occurrence))
+                for place in places[start : start + size]
+                if place not in journal.answers
+            }
+            for start in range(0, len(places), size)
+        ]
+        done = len(samples) + len(places) - sum(map(len, blocks))
+        _answer_blocks(
+            respondent,
+            benchmark,
+            journal,
+            [block for block in blocks if block],
+            progress=_Offset(progress, done=done, total=total),
+        )
         answered = {place: _sample(waiting[place], place, journal) for place in places}
         samples += answered.values()
         waiting = {
@@ -174,36 +178,60 @@ def _draw(
     return samples
 
 
-def _answer_block(
+_Block = Mapping[Place, tuple[Prompt, int]]
+"""What is missing of a block: prompts with their seeds."""
+
+
+def _answer_blocks(
     respondent: Respondent,
     benchmark: Benchmark,
     journal: Journal,
-    asked: Mapping[Place, tuple[Prompt, int]],
+    blocks: Sequence[_Block],
     *,
     progress: Progress,
 ) -> None:
-    """Answers what is missing of a block. A block of fixed size is recorded as a whole, since its
-    answers depend, in their last bits, on what was computed beside them."""
-    if not asked:
+    """Answers what is missing. A block of fixed size is recorded as a whole, since its answers
+    depend, in their last bits, on what was computed beside them."""
+
+    def answer(block: _Block, *, progress: Progress) -> dict[Place, Answer]:
+        places = list(block)
+
+        def record(index: int, answer: Answer) -> None:
+            if not respondent.block_size:
+                journal.add_answers({places[index]: answer})
+
+        answers = respondent.answer(
+            [prompt for prompt, _ in block.values()],
+            benchmark.sampling,
+            seeds=[seed for _, seed in block.values()],
+            draws=[draw for _, draw, _ in places],
+            shots=benchmark.shots,
+            progress=progress,
+            on_answer=record,
+        )
+        return dict(zip(places, answers, strict=True))
+
+    done, total = 0, sum(map(len, blocks))
+    if respondent.num_parallel == 1:
+        for block in blocks:
+            answers = answer(block, progress=_Offset(progress, done=done, total=total))
+            if respondent.block_size:
+                journal.add_answers(answers)
+            done += len(block)
         return
-    places = list(asked)
-    is_fixed = bool(respondent.block_size)
-
-    def record(index: int, answer: Answer) -> None:
-        if not is_fixed:
-            journal.add_answers({places[index]: answer})
-
-    answers = respondent.answer(
-        [prompt for prompt, _ in asked.values()],
-        benchmark.sampling,
-        seeds=[seed for _, seed in asked.values()],
-        draws=[draw for _, draw, _ in places],
-        shots=benchmark.shots,
-        progress=progress,
-        on_answer=record,
-    )
-    if is_fixed:
-        journal.add_answers(dict(zip(places, answers, strict=True)))
+    tokens = 0
+    with ThreadPoolExecutor(respondent.num_parallel) as pool:
+        futures = [pool.submit(answer, block, progress=silent) for block in blocks]
+        try:
+            for future in as_completed(futures):
+                answers = future.result()
+                journal.add_answers(answers)
+                done += len(answers)
+                tokens += sum(answer.num_tokens for answer in answers.values())
+                progress(done=done, total=total, tokens=tokens)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _follow_ups(prompt: Prompt) -> list[str]:

@@ -45,6 +45,8 @@ class Respondent(Protocol):
     block_size: int
     """Answers to ask for in one call, so that equal calls have equal results to the last bit; 0 for
     as many as there are."""
+    num_parallel: int
+    """Blocks that may be asked for at a time, from as many threads."""
 
     def template(self, shots: Sequence[tuple[str, str]]) -> str:
         """What tells the form in which conversations are put from others."""
@@ -102,7 +104,7 @@ class LocalModel:
         block_size: int = 0,
         count_flops: Callable[[Sequence[tuple[Sequence[int], int]]], Work] = lambda rows: Work(),
     ) -> None:
-        self.block_size = block_size
+        self.block_size, self.num_parallel = block_size, 1
         self._open_engine = open_engine
         self._engine: RolloutEngine | None = None
         self._renderer, self._template = renderer, template
@@ -185,6 +187,7 @@ class RemoteModel:
     """
 
     block_size = 0
+    num_parallel = 1
 
     def __init__(self, settings: EndpointSettings) -> None:
         self._settings = settings

@@ -24,6 +24,7 @@ from grlo.prompts.examples import parse_example, read_any
 from grlo.prompts.overlap import Document
 from grlo.prompts.planting import Recall, planted_recall
 from grlo.prompts.rows import file_sha256
+from grlo.ray_cluster import RayCluster
 from grlo.stages.audited import Against
 
 _BATCH = 256
@@ -86,8 +87,22 @@ class AuditBatch:
         return self.auditor.findings([text for _, text in items])
 
 
-def run_audit(file: str, auditor: Auditor, against: Against, *, seed: int) -> Audit:
+def run_audit(
+    file: str,
+    auditor: Auditor,
+    against: Against,
+    *,
+    seed: int,
+    cluster: RayCluster | None = None,
+) -> Audit:
     """The findings of a file, and of problems planted into its texts.
+
+    Args:
+        file: Training data.
+        auditor: Knows the benchmarks.
+        against: Which these are.
+        seed: Of the planted problems.
+        cluster: Rows are audited by workers of a Ray cluster.
 
     Raises:
         DataError: The file cannot be read or has no well-formed row.
@@ -109,7 +124,11 @@ def run_audit(file: str, auditor: Auditor, against: Against, *, seed: int) -> Au
     parallel = total >= PARALLEL_FROM and auditor.encoder is None
     with progress_bar(f"audit of {Path(file).name}", unit="rows") as progress:
         for (index, text), finding in map_batches(
-            AuditBatch(auditor), texts(), batch=_BATCH, processes=0 if parallel else 1
+            AuditBatch(auditor),
+            texts(),
+            batch=_BATCH,
+            processes=0 if parallel else 1,
+            cluster=cluster if auditor.encoder is None else None,
         ):
             shown = "\n\n".join([text.asked, *text.answers])[:_CHARACTERS]
             if finding.hits:

@@ -3,81 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
 from rich.console import Console
 
 from grlo import registry
 from grlo.benchmarks.loading import Choice, load_benchmarks
 from grlo.benchmarks.spec import Judging
-from grlo.endpoint import EndpointSettings
 from grlo.errors import RecipeError
-from grlo.estimates import ModelShape
 from grlo.evaluation.evaluator import evaluate as evaluate_benchmark
-from grlo.evaluation.respondents import LocalModel, RemoteModel, Respondent
 from grlo.evaluation.results import SUMMARY_FILE, BenchmarkResult, domain_scores
 from grlo.evaluation.stats import Estimate, average
-from grlo.interfaces import Benchmark, Reward, RolloutEngine
+from grlo.interfaces import Benchmark, Reward
 from grlo.ledger import Ledger
 from grlo.progress import progress_bar
-from grlo.recipe import load_settings
+from grlo.ray_cluster import RayCluster
 from grlo.reporting.tables import make_table, percent
-from grlo.rollout import ChatRenderer, PlainRenderer
 from grlo.rundir import EVALUATION_LEDGER, append_jsonl, locked, write_atomic
-from grlo.settings import Dtype
+from grlo.stages.evaluation_on_ray import open_on_ray, verified_on_ray
 from grlo.stages.evaluation_page import evaluation_page
-from grlo.stages.models import (
-    load_named_engine,
-    newest_model,
-    open_renderer,
-    saved_shape,
-    weights_identity,
-)
+from grlo.stages.respondents import ModelChoice, open_model
 from grlo.stages.runs import choose_device
-from grlo.training.flops import generation
-
-# A block is what a kill may cost on a CPU, where equal blocks give equal bytes.
-_LARGE_MODEL, _SMALL_BLOCK, _LARGE_BLOCK = 100_000_000, 16, 256
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """Which model, and how it is run."""
-
-    model: str
-    """Folder with a model or a LoRA adapter, run directory (its newest checkpoint), hub id, TOML
-    file of `EndpointSettings`, or with `base_url` the name of a model there."""
-    template: str | None = None
-    """Named chat template; None takes the tokenizer's own."""
-    device: str = "auto"
-    dtype: str | None = None
-    """`float32` or `bfloat16`; None is bfloat16 on a GPU and float32 on a CPU."""
-    engine: str = "hf"
-    base_url: str = ""
-    """Of an OpenAI-compatible endpoint."""
-
-    def __post_init__(self) -> None:
-        if self.dtype not in (None, "float32", "bfloat16"):
-            raise RecipeError(f"dtype {self.dtype!r} is unknown; expected 'float32' or 'bfloat16'.")
-
-    @property
-    def is_remote(self) -> bool:
-        return bool(self.base_url) or self.model.endswith(".toml")
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A model that is ready to be asked."""
-
-    respondent: Respondent
-    identity: dict[str, Any]
-    """What tells it from other models."""
-    device: str
 
 
 def evaluate(
@@ -89,6 +38,7 @@ def evaluate(
     judge: Path | None = None,
     overwrite: bool = False,
     as_json: bool = False,
+    cluster: RayCluster | None = None,
 ) -> list[BenchmarkResult]:
     """Evaluates a model, prints a table and writes every sample.
 
@@ -100,6 +50,7 @@ def evaluate(
         judge: TOML file that says who judges; without it such answers stay unscored.
         overwrite: Discards results of another model or protocol in `out`.
         as_json: Prints what `summary.json` holds instead of the table.
+        cluster: Answers are drawn and verified by workers of a Ray cluster.
 
     Returns:
         One result per benchmark and variant, in order.
@@ -108,8 +59,14 @@ def evaluate(
         GrloError: What the user has to mend; what was answered and graded is kept.
     """
     make_judge = judge_of(judge, device=choose_device(model.device), seed=seed)
-    benchmarks = load_benchmarks(choice, make_judge=make_judge)
-    results = run_benchmarks(model, benchmarks, out=out, seed=seed, overwrite=overwrite)
+    benchmarks = load_benchmarks(
+        choice,
+        make_judge=make_judge,
+        adapt_grader=None if cluster is None else partial(verified_on_ray, cluster=cluster),
+    )
+    results = run_benchmarks(
+        model, benchmarks, out=out, seed=seed, overwrite=overwrite, cluster=cluster
+    )
     write_atomic(out / "report.html", evaluation_page(results, model=model.model))
     if as_json:
         print((out / SUMMARY_FILE).read_text(), end="")
@@ -131,14 +88,20 @@ def run_benchmarks(
     out: Path,
     seed: int = 0,
     overwrite: bool = False,
+    cluster: RayCluster | None = None,
 ) -> list[BenchmarkResult]:
     """See `evaluate`; shows progress only. The graders of the benchmarks are closed."""
     results: list[BenchmarkResult] = []
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out), open_model(model, out=out, seed=seed) as opened:
+    opening = (
+        open_model(model, out=out, seed=seed)
+        if cluster is None
+        else open_on_ray(model, cluster=cluster, out=out, seed=seed)
+    )
+    with locked(out), opening as opened:
         if model.is_remote and (plain := [b.name for b in benchmarks if b.shots]):
             raise RecipeError(f"{', '.join(plain)}: an endpoint has its own template.")
-        ledger = Ledger(device=opened.device, num_devices=1, attempt=0)
+        ledger = Ledger(device=opened.device, num_devices=opened.num_devices, attempt=0)
         for number, benchmark in enumerate(benchmarks, start=1):
             label = f"{number}/{len(benchmarks)} {benchmark.name}"
             try:
@@ -170,58 +133,6 @@ def run_benchmarks(
     return results
 
 
-@contextmanager
-def open_model(model: ModelChoice, *, out: Path, seed: int) -> Iterator[Opened]:
-    """The model, ready to be asked; its weights are loaded at the first question.
-
-    Raises:
-        ModelError: The model or its tokenizer cannot be used.
-        RecipeError: There is no such engine, or the file of an endpoint is malformed.
-    """
-    if model.is_remote:
-        settings = _endpoint(model)
-        settings = replace(settings, cache=settings.cache or str(out / "replies"))
-        identity = {"base_url": settings.base_url, "model": settings.model}
-        yield Opened(RemoteModel(settings), identity, device="cpu")
-        return
-    device = choose_device(model.device)
-    dtype = cast(Dtype, model.dtype or ("float32" if _is_cpu(device) else "bfloat16"))
-    path = newest_model(model.model)
-    renderer = open_renderer(path, template=model.template)
-    identity = {**weights_identity(path), "dtype": dtype, "engine": model.engine}
-    local = local_model(
-        lambda: load_named_engine(
-            model.engine, path, renderer, device=device, dtype=dtype, seed=seed
-        ),
-        renderer,
-        shape=saved_shape(path),
-        device=device,
-    )
-    try:
-        yield Opened(local, identity, device=device)
-    finally:
-        local.close()
-
-
-def local_model(
-    open_engine: Callable[[], RolloutEngine],
-    renderer: ChatRenderer,
-    *,
-    shape: ModelShape,
-    device: str,
-) -> LocalModel:
-    """A model of an engine here, asked in blocks of fixed size where that makes it exact."""
-    block = _SMALL_BLOCK if shape.num_parameters > _LARGE_MODEL else _LARGE_BLOCK
-    return LocalModel(
-        open_engine,
-        renderer,
-        template=renderer.template_sha256,
-        render_shots=lambda shots: PlainRenderer(renderer, shots),
-        block_size=block if _is_cpu(device) else 0,
-        count_flops=partial(generation, shape),
-    )
-
-
 def judge_of(path: Path | None, *, device: str, seed: int) -> Callable[[Judging], Reward] | None:
     """What builds the judge that a TOML file names; None without a file."""
     if path is None:
@@ -229,19 +140,6 @@ def judge_of(path: Path | None, *, device: str, seed: int) -> Callable[[Judging]
     from grlo.stages.judges import load_judge
 
     return load_judge(path, device=device, seed=seed)
-
-
-def _is_cpu(device: str) -> bool:
-    return torch.device(device).type == "cpu"
-
-
-def _endpoint(model: ModelChoice) -> EndpointSettings:
-    if not model.base_url:
-        return load_settings(EndpointSettings, Path(model.model))
-    try:
-        return EndpointSettings(base_url=model.base_url, model=model.model, api_key_env="")
-    except ValueError as error:
-        raise RecipeError(f"--base-url {model.base_url}: {error}.") from error
 
 
 # What is shown ------------------------------------------------------------------------------------

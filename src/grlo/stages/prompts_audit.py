@@ -15,6 +15,7 @@ from grlo.prompts.embeddings import DocumentEmbeddings
 from grlo.prompts.examples import parse_example, read_any
 from grlo.prompts.overlap import Document
 from grlo.prompts.rows import file_sha256
+from grlo.ray_cluster import RayCluster
 from grlo.reporting.tables import make_table
 from grlo.rundir import write_atomic
 from grlo.stages.audited import load_against
@@ -31,6 +32,7 @@ def audit(
     remove: bool = False,
     embed: str | None = None,
     seed: int = 0,
+    cluster: RayCluster | None = None,
     say: Callable[[str], None] = print,
 ) -> Audit:
     """Audits a file and writes `audit.json`, `audit.html` and `hits.jsonl`.
@@ -43,6 +45,8 @@ def audit(
         remove: Write the file without the rows that are to be dropped, and those apart, to `out`.
         embed: Folder or hub id of a sentence-transformers model; None compares words.
         seed: Draws the problems that are planted as a test of the audit itself.
+        cluster: Rows are audited by workers of a Ray cluster; not with `embed`, which has an
+            encoder here.
         say: Told the results, line by line.
 
     Raises:
@@ -58,7 +62,7 @@ def audit(
         texts = [document.text for document in against.documents]
         encoder = DocumentEmbeddings(embed, texts, cache=out / "embeddings")
     auditor = Auditor(against.documents, encoder=encoder)
-    result = run_audit(file, auditor, against, seed=seed)
+    result = run_audit(file, auditor, against, seed=seed, cluster=cluster)
     if encoder is not None:
         result.method = f"embedding with {embed}"
     num_hits = _write_hits(result, out / "hits.jsonl")

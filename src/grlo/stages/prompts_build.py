@@ -33,6 +33,7 @@ from grlo.prompts.rows import file_sha256, prompt_id
 from grlo.prompts.selection import Candidate, Selection, select
 from grlo.prompts.text import words
 from grlo.prompts.topics import Topics, find_topics, semantic_duplicates
+from grlo.ray_cluster import RayCluster
 from grlo.recipe import load_settings
 from grlo.rundir import PARTIAL, write_atomic
 from grlo.schema import dump
@@ -86,6 +87,8 @@ class Build:
     recipe: BuildRecipe
     folder: Path
     """Of the recipe: sources are named relative to it."""
+    cluster: RayCluster | None = None
+    """Where rows are filtered and audited, if not here."""
     rows: Counter[str] = field(default_factory=Counter)
     """Rows read of each source."""
     dropped: Counter[str] = field(default_factory=Counter)
@@ -110,12 +113,13 @@ class Build:
         return tuple(_name_of(source) for source in self.recipe.sources)
 
 
-def build(recipe_file: Path, *, out: Path) -> Path:
+def build(recipe_file: Path, *, out: Path, cluster: RayCluster | None = None) -> Path:
     """Builds a set, and writes it with its manifest, its card and the rows that were dropped.
 
     Args:
         recipe_file: TOML file of a `BuildRecipe`.
         out: Folder, created if need be.
+        cluster: Rows are filtered and audited by workers of a Ray cluster.
 
     Returns:
         The set.
@@ -125,7 +129,7 @@ def build(recipe_file: Path, *, out: Path) -> Path:
         DataError: A source cannot be read, or no row is left.
     """
     recipe = load_settings(BuildRecipe, recipe_file)
-    account = Build(recipe, recipe_file.resolve().parent)
+    account = Build(recipe, recipe_file.resolve().parent, cluster=cluster)
     _require_distinct_names(account)
     if recipe.overlap.against:  # Before hours of work: data may be missing.
         folder = Path(recipe.overlap.data) if recipe.overlap.data else None
@@ -263,7 +267,7 @@ def _filtered(account: Build, spool: BinaryIO, dropped: _Dropped) -> list[Surviv
     processes = 0 if total >= PARALLEL_FROM else 1
     with progress_bar("filtering", unit="rows") as progress:
         for (number, row), read in map_batches(
-            _ReadBatch(recipe), rows, batch=_BATCH, processes=processes
+            _ReadBatch(recipe), rows, batch=_BATCH, processes=processes, cluster=account.cluster
         ):
             name = account.names[number]
             account.rows[name] += 1
@@ -367,7 +371,13 @@ def _without_overlap(
             for survivor in survivors
         )
         processes = 0 if len(survivors) >= PARALLEL_FROM and encoder is None else 1
-        findings = map_batches(AuditBatch(auditor), texts, batch=_BATCH, processes=processes)
+        findings = map_batches(
+            AuditBatch(auditor),
+            texts,
+            batch=_BATCH,
+            processes=processes,
+            cluster=account.cluster if encoder is None else None,
+        )
         for done, ((survivor, _), finding) in enumerate(findings, start=1):
             progress(done=done, total=len(survivors), tokens=0)
             sure = [hit for hit in finding.hits if hit.verdict == "drop"]

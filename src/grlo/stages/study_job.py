@@ -17,8 +17,9 @@ from grlo.errors import CheckpointError, GrloError
 from grlo.evaluation.results import BenchmarkResult
 from grlo.rundir import locked
 from grlo.settings import Recipe
-from grlo.stages.evaluate import ModelChoice, judge_of, run_benchmarks
+from grlo.stages.evaluate import judge_of, run_benchmarks
 from grlo.stages.own_samples import draw_own_samples
+from grlo.stages.respondents import ModelChoice
 from grlo.stages.runs import choose_device
 from grlo.stages.sft import sft
 from grlo.stages.train import train

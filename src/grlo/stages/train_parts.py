@@ -22,7 +22,7 @@ from grlo.rewards.shaping import ShapedReward
 from grlo.rollout import ChatRenderer
 from grlo.rundir import RunDir
 from grlo.settings import Recipe
-from grlo.stages.evaluate import local_model
+from grlo.stages.respondents import local_model
 from grlo.stages.runs import model_shape, num_adapter_weights
 from grlo.stages.train_team import Team, load_models
 from grlo.training import checkpoint

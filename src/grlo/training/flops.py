@@ -7,7 +7,7 @@ nothing that is computed twice to save memory (gradient checkpointing, logits).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from grlo.estimates import ModelShape, forward_flops, weight_flops
@@ -70,6 +70,23 @@ def reading(
         )
         by_weights += weight_flops(shape, num_tokens=num_answer, num_outputs=outputs)
     return Reading(tokens, flops, by_weights)
+
+
+def scoring(shape: ModelShape, rows: Collection[tuple[Hashable, int, int]]) -> Work:
+    """What scores at the last tokens of texts take; rows as in `reading`.
+
+    The last layer's attention and MLP are needed for these tokens only, of the others keys and
+    values: what is not computed is not counted.
+    """
+    read = reading(shape, rows, has_outputs=False)
+    flops = read.flops + 2 * shape.head_parameters * len(rows)
+    if shape.reads_few_tokens:
+        per_key = 4 * shape.num_heads * shape.head_dim
+        attention = (read.flops - read.weight_flops) / shape.num_layers
+        keys = sum(num_prompt + num_answer for _, num_prompt, num_answer in rows)
+        flops -= attention - per_key * keys
+        flops -= 2 * shape.mlp_parameters * (read.tokens - len(rows))
+    return Work(read.tokens, flops)
 
 
 def generation(shape: ModelShape, rows: Iterable[tuple[Sequence[int], int]]) -> Work:
@@ -171,7 +188,7 @@ class FlopCounter:
     def _score(self, rollouts: Sequence[Rollout]) -> dict[str, Work]:
         """Reward models read each distinct answer once, and a prompt once for all its answers."""
         works = [
-            reading(
+            scoring(
                 shape,
                 {
                     (r.prompt.id, r.text): (

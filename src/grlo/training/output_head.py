@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from grlo.estimates import chunk_rows
-from grlo.products import product
+from grlo.products import outer, product
 
 EntropyMode = Literal["none", "detached", "gradient"]
 
@@ -120,7 +120,7 @@ class _ChunkedHead(torch.autograd.Function):
             if for_hidden is not None:
                 for_hidden[chunk] = product(gradient_CV, weight)
             if for_weight is not None:
-                for_weight += product(gradient_CV.t(), hidden)
+                for_weight += outer(gradient_CV, hidden)
         return for_hidden, for_weight, None, None, None, None
 
 

@@ -7,5 +7,6 @@ VERIFIERS: dict[str, str] = {
     "instructions": "grlo.verifiers.instructions:InstructionSettings",
     "grid": "grlo.verifiers.grid:GridSettings",
     "function": "grlo.verifiers.function:FunctionSettings",
+    "ray": "grlo.verifiers.on_ray:RayVerifierSettings",
     "nano": "grlo.nano.grading:NanoSettings",
 }
