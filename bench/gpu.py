@@ -1,6 +1,6 @@
 """One GPU in each phase of a step, and what the published schedule would take on it.
 
-    PYTHONPATH=src python bench/gpu.py --json gpu.json           # about 9 minutes on an H200
+    PYTHONPATH=src python bench/gpu.py --json gpu.json           # about 10 minutes on an H200
     PYTHONPATH=src python bench/gpu.py --tiny --device cpu       # every section in small, anywhere
 
 Random models in the shapes of Qwen3-4B (policy) and Llama-3.1-8B (reward model). Sections:
@@ -11,6 +11,7 @@ Random models in the shapes of Qwen3-4B (policy) and Llama-3.1-8B (reward model)
 - scoring: the reward model, in this package's batches and in plain ones
 - learning: annotation and update, with and without packing, shared prompts and gradient
   checkpointing, and by transformers alone; weights to the engine
+- sharding: a learner of a billion weights, whole and in the shards of FSDP2, on the same GPU
 - vllm: generation by vLLM, where it is installed
 
 Every section is a process of its own with a time limit: it leaves no memory behind, and what it
@@ -45,6 +46,7 @@ SECTIONS = {
     "generation": ("generation", "run", 170),
     "scoring": ("scoring", "run", 110),
     "learning": ("learning", "run", 200),
+    "sharding": ("sharding", "run", 90),
     "vllm": ("generation", "run_vllm", 180),
 }
 RESPONSE_LENGTHS = (512, 1500, 3072)
@@ -63,7 +65,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="small shapes and few tokens")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--minutes", type=float, default=8.5, help="for all sections together")
+    parser.add_argument("--minutes", type=float, default=9.5, help="for all sections together")
     parser.add_argument("--json", type=Path, help="file for everything that was measured")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -197,6 +199,8 @@ BESIDE = (
         "packed, checkpointing, micro-batch 4,096",
     ),
     ("groups: prompts shared", "groups: prompts not shared"),
+    ("1B, FSDP2, annotate", "1B, no sharding, annotate"),
+    ("1B, FSDP2, update", "1B, no sharding, update"),
 )
 
 

@@ -122,14 +122,26 @@ def test_a_recipe_that_is_not_there_is_named(
             "check",
             "check a.toml b.toml --set x.y=1 --set z=2 --no-weights --run r",
             ([Path("a.toml"), Path("b.toml")],),
-            {"overrides": ["x.y=1", "z=2"], "run_dir": Path("r"), "weights": False},
+            {
+                "overrides": ["x.y=1", "z=2"],
+                "run_dir": Path("r"),
+                "weights": False,
+                "num_devices": 1,
+            },
         ),
         (
             "check",
             "check",
             "check a.toml",
             ([Path("a.toml")],),
-            {"overrides": (), "run_dir": None, "weights": True},
+            {"overrides": (), "run_dir": None, "weights": True, "num_devices": 1},
+        ),
+        (
+            "check",
+            "check",
+            "check a.toml --devices 4",
+            ([Path("a.toml")],),
+            {"overrides": (), "run_dir": None, "weights": True, "num_devices": 4},
         ),
         (
             "quickstart",
@@ -263,6 +275,31 @@ def test_train_loads_the_recipe_with_its_overrides(
     [((recipe,), options)] = stage.calls
     assert (recipe, options["run_dir"]) == (None, tmp_path)
     assert options["started"] < time.perf_counter(), "time runs from the start of the process"
+
+
+def test_several_devices_are_started_and_the_processes_that_are_not_first_follow(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import grlo.recipe
+
+    monkeypatch.setattr(grlo.recipe, "load_recipe", lambda paths, *, overrides: "recipe")
+    launched = Stage(monkeypatch, "grlo.stages.launching", "launch")
+    trained = Stage(monkeypatch, "grlo.stages.train", "train")
+    followed = Stage(monkeypatch, "grlo.stages.train", "follow_leader")
+    monkeypatch.setattr(sys.modules["grlo.stages.train"], "train", trained, raising=False)
+    arguments = ["train", "a.toml", "--run", str(tmp_path)]
+    monkeypatch.setattr(cli.sys, "argv", ["grlo", *arguments, "--devices", "2"])
+    assert CliRunner().invoke(cli.app, [*arguments, "--devices", "2"]).exit_code == 0
+    command = [*arguments, "--devices", "2"]
+    assert launched.calls == [(("recipe", command), {"num_devices": 2})]
+    assert (trained.calls, followed.calls) == ([], [])
+    for name, value in (("WORLD_SIZE", "3"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "here")):
+        monkeypatch.setenv(name, value)
+    for rank in ("0", "1", "2"):
+        monkeypatch.setenv("RANK", rank)
+        assert CliRunner().invoke(cli.app, arguments).exit_code == 0
+    assert len(trained.calls) == 1
+    assert followed.calls == [(("recipe",), {})] * 2
 
 
 def test_a_budget_becomes_a_setting_of_the_recipe() -> None:

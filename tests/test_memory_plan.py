@@ -153,3 +153,95 @@ def test_offloading_lowers_the_peak_step_by_step() -> None:
 def test_naming_something_twice_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="twice"):
         make_recipe(PPO(), offload=(name, name))
+
+
+def plan_on(recipe: Recipe, *, num_devices: int, gib: float) -> MemoryPlan:
+    """PPO of Qwen3-4B with a critic of its own and Llama-8B as the reward model."""
+    return plan_memory(
+        recipe,
+        policy=QWEN3_4B,
+        critic=QWEN3_4B,
+        rewards=[(LLAMA_8B, None)],
+        device_bytes=int(gib * GIB),
+        num_devices=num_devices,
+    )
+
+
+def component(plan: MemoryPlan, name: str) -> int:
+    return sum(item.num_bytes for item in plan.items if item.component.startswith(name))
+
+
+def test_shards_are_parts_of_the_whole_and_passes_gather_a_layer_and_the_head():
+    recipe = make_recipe(PPO(), micro_batch_tokens=4096, sharding="fsdp")
+    whole = plan_on(replace(recipe), num_devices=1, gib=300)
+    shards = plan_on(recipe, num_devices=8, gib=300)
+    for name in ("policy weights", "critic weights", "policy gradients", "reward model"):
+        exact = [item for item in whole.items if item.component == name]
+        (mine,) = [item for item in shards.items if item.component == name]
+        assert mine.num_bytes == -(-exact[0].num_bytes // 8), name
+        assert mine.phases == exact[0].phases
+    moments = "policy optimizer"
+    assert component(shards, moments) == pytest.approx(component(whole, moments) / 8, rel=1e-6)
+    # What is gathered is in bfloat16: embeddings and two of 36 layers.
+    head = QWEN3_4B.vocab_size * QWEN3_4B.hidden_size
+    layer = QWEN3_4B.attention_parameters + QWEN3_4B.mlp_parameters
+    (item,) = [i for i in shards.items if i.phases == ("annotate",) and "gathered" in i.component]
+    assert item.num_bytes == pytest.approx(2 * (head + 2 * layer), rel=0.001)
+    assert component(shards, "engine's copy") == 2 * QWEN3_4B.num_parameters
+    assert shards.peak_bytes < whole.peak_bytes / 3
+
+
+@pytest.mark.parametrize(
+    ("change", "gib", "sharding"),
+    [
+        ({}, 300, "ddp"),  # There is room for all of it.
+        ({}, 80, "fsdp"),
+        ({"device": "cpu"}, 8, "ddp"),
+        ({"sharding": "ddp"}, 80, "ddp"),
+        ({"sharding": "fsdp"}, 300, "fsdp"),
+    ],
+)
+def test_whole_models_are_kept_where_they_fit(change, gib, sharding):
+    plan = plan_on(make_recipe(PPO(), **change), num_devices=8, gib=gib)
+    assert plan.sharding == sharding
+    assert plan.applied(make_recipe(PPO())).training.sharding == sharding
+
+
+def test_adapters_are_trained_on_whole_models():
+    recipe = make_recipe(PPO(), policy={"lora": LoraSettings()})
+    assert plan_on(recipe, num_devices=8, gib=40).sharding == "ddp"
+
+
+def test_eight_devices_train_what_one_cannot_and_nothing_has_to_leave_them():
+    recipe = make_recipe(PPO())
+    assert not plan_on(recipe, num_devices=1, gib=80).fits
+    plan = plan_on(recipe, num_devices=8, gib=80)
+    assert plan.fits
+    assert plan.offload == ()
+    assert plan.micro_batch_tokens >= ENOUGH_TOKENS
+
+
+def test_shards_that_wait_in_the_cpus_memory_take_none_of_the_device():
+    recipe = make_recipe(
+        PPO(), sharding="fsdp", micro_batch_tokens=4096, offload=("optimizer", "reward_model")
+    )
+    plan = plan_on(recipe, num_devices=2, gib=80)
+    for name in ("policy weights", "critic weights", "policy optimizer", "policy gradients"):
+        assert component(plan, name) == 0, name
+    assert [i.num_bytes for i in plan.items if i.component == "reward model"] == [0]
+
+
+def test_one_device_is_planned_for_as_if_there_were_no_sharding():
+    plans = [
+        plan_on(make_recipe(PPO(), sharding=sharding), num_devices=1, gib=200)
+        for sharding in ("auto", "ddp", "fsdp")
+    ]
+    assert plans[0].items == plans[1].items == plans[2].items
+
+
+def test_an_earlier_start_bounds_micro_batches():
+    plan = plan_on(make_recipe(PPO()), num_devices=8, gib=300)
+    recipe = make_recipe(PPO())
+    assert plan.applied(recipe).training.micro_batch_tokens == plan.micro_batch_tokens
+    assert plan.applied(recipe, at_most=100).training.micro_batch_tokens == 100
+    assert plan.applied(recipe, at_most=None).training == plan.applied(recipe).training

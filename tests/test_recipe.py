@@ -215,6 +215,16 @@ def test_a_plugin_must_be_a_dataclass_that_exists(folder: Path) -> None:
         (["algorithm.name=reinforce_pp", "critic.share_trunk=true"], "has no critic"),
         (["critic.share_trunk=true", "critic.model=x"], "model has no effect with share_trunk"),
         (["critic.detach=true"], "no effect without share_trunk"),
+        (["training.sharding=fsdp", "policy.lora.rank=4"], "policy.lora: adapters with"),
+        (["training.sharding=fsdp", "critic.lora.rank=4"], "critic.lora: adapters with"),
+        (
+            [
+                "training.sharding=fsdp",
+                "optimizer.learning_rate=1",
+                "optimizer.name=adamw_8bit",
+            ],
+            "optimizer.name: 'adamw_8bit' with training.sharding = 'fsdp'",
+        ),
         (["optimizer.learning_rate=1", "optimizer.betas=[0.9, 1.0]"], "must lie in [0, 1)"),
         (["training.num_minibatches=1025"], "at most one mini-batch per prompt"),
         (["shaping.overlong_buffer=99999"], "more than sampling.max_tokens"),

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import (
@@ -45,6 +45,19 @@ REWARD = {
     "tie_word_embeddings": False,
 }
 """Llama-3.1-8B, as which Skywork-Reward-V2 comes."""
+BILLION = {
+    "model_type": "llama",
+    "vocab_size": 128256,
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "max_position_embeddings": 131072,
+    "tie_word_embeddings": True,
+}
+"""Llama-3.2-1B."""
 TINY = {
     "vocab_size": 512,
     "hidden_size": 64,
@@ -65,6 +78,8 @@ class Setup:
     tiny: bool
     folder: str
     """For the checkpoint that learner and vLLM load."""
+    policy_kind: Literal["policy", "billion"] = "policy"
+    """Which model stands where the policy does."""
 
     @property
     def is_cuda(self) -> bool:
@@ -96,7 +111,7 @@ class Setup:
 
     def checkpoint(self) -> str:
         """Folder with the policy; written by the first section that asks, in bfloat16."""
-        path = Path(self.folder) / "policy"
+        path = Path(self.folder) / self.policy_kind
         if not path.exists():
             partial = path.with_name("partial")
             shutil.rmtree(partial, ignore_errors=True)
@@ -124,7 +139,9 @@ class Setup:
         return [int(length) for length in lengths[order]]
 
     def _sizes(self, which: str) -> dict[str, Any]:
-        sizes: dict[str, Any] = POLICY if which == "policy" else REWARD
+        sizes: dict[str, Any] = REWARD
+        if which == "policy":
+            sizes = POLICY if self.policy_kind == "policy" else BILLION
         return sizes | TINY if self.tiny else sizes
 
     def _config(self, which: str) -> PretrainedConfig:

@@ -45,6 +45,10 @@ Budget = Annotated[
         "flops=1e18 or prompts=5000; repeatable.",
     ),
 ]
+Devices = Annotated[
+    int,
+    typer.Option(min=1, help="GPUs of this machine, or processes on a CPU, that train together."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 RunDirectory = Annotated[Path, typer.Argument(metavar="DIR", help="A run directory.")]
 RayAddress = Annotated[
@@ -74,24 +78,44 @@ def check(
             "that are on this machine.",
         ),
     ] = True,
+    devices: Devices = 1,
 ) -> None:
     """Shows what a recipe will do, and finds all that would fail later."""
     from grlo.stages.check import check as run_check
 
-    run_check(recipes, overrides=overrides or (), run_dir=run, weights=weights)
+    run_check(recipes, overrides=overrides or (), run_dir=run, weights=weights, num_devices=devices)
 
 
 @app.command()
 def train(
     recipes: Recipes,
-    run: Annotated[Path, typer.Option("--run", help="Run directory; resumed if it holds a run.")],
+    run: Annotated[
+        Path,
+        # torchrun takes --run for a beginning of options of its own.
+        typer.Option("--run", "--run-dir", help="Run directory; resumed if it holds a run."),
+    ],
     overrides: Overrides = None,
     budget: Budget = None,
+    devices: Devices = 1,
 ) -> None:
     """Trains a model by a recipe, or resumes a run."""
     from grlo.recipe import load_recipe
 
     recipe = load_recipe(recipes, overrides=[*(overrides or ()), *_budget(budget or ())])
+
+    if devices > 1:
+        from grlo.stages.launching import launch
+
+        launch(recipe, sys.argv[1:], num_devices=devices)
+        return
+
+    from grlo.training.distributed.ranks import is_follower
+
+    if is_follower():
+        from grlo.stages.train import follow_leader
+
+        follow_leader(recipe)
+        return
 
     from grlo.stages.train import train as run_train
 
@@ -825,4 +849,4 @@ def main() -> None:
         app()
     except GrloError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.exit_status)

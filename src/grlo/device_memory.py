@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from grlo.errors import DeviceMemoryError
+
 # A CPU has no class of its own for this, and cuBLAS none for a workspace that it cannot have.
 _MESSAGES = ("DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
@@ -54,6 +56,8 @@ class TokenBudget:
     stays there."""
 
     max_tokens: int
+    fixed_by: str = ""
+    """The setting to lower by hand where other processes work in step, so that it must not fall."""
 
     def halve(
         self, *, num_tokens: int, num_rows: int, longest: int, what: str, same: str, reason: str
@@ -67,9 +71,18 @@ class TokenBudget:
             what: What the batch is, for the warning.
             same: What smaller batches do not change.
             reason: What the allocator said.
+
+        Raises:
+            DeviceMemoryError: The budget must not fall.
         """
         # What the budget bounds: distinct tokens, and half the attention grid.
         before, size = self.max_tokens, max(num_tokens, num_rows * longest // 2)
+        if self.fixed_by:
+            raise DeviceMemoryError(
+                f"out of memory in {what} of {size} tokens: {reason}. With several processes it is "
+                f"not made smaller on the way: lower {self.fixed_by} (now {before}), and run the "
+                "same command again."
+            )
         self.max_tokens = size // 2
         print(
             f"out of memory in {what} of {size} tokens; from here on they have at most "

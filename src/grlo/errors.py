@@ -4,6 +4,9 @@
 class GrloError(Exception):
     """Base of every error that is the user's to mend; the CLI prints it without a traceback."""
 
+    exit_status = 1
+    """Of a command that it ends."""
+
 
 class RecipeError(GrloError):
     """A recipe names an unknown key, has a wrong type, or asks for something that cannot run."""
@@ -27,6 +30,12 @@ class NonFiniteError(GrloError):
 
 class DeviceMemoryError(GrloError):
     """The memory of a device does not hold the smallest piece that work can be cut into."""
+
+
+class LostRankError(GrloError):
+    """Another process of a run on several devices has ended; the reason is what that one said."""
+
+    exit_status = 3
 
 
 class EngineError(GrloError):

@@ -19,6 +19,10 @@ LOGIT_CHUNK_ELEMENTS = 2**27
 _CPU_LOGITS = 2**20
 _CPU_ROWS = 256
 
+GRADIENT_BUCKET_ELEMENTS = 2**26
+"""Entries of gradients that replicated learners add up at a time: messages worth sending; see
+`grlo.training.distributed.sharing`."""
+
 SCORED_TOKENS = {"cpu": 4096, "cuda": 32768}
 """Tokens that a reward model reads at a time, by device: rows worth a forward pass on a GPU, and
 rows whose activations stay in a CPU's cache; see `grlo.rewards.reward_model`."""
@@ -262,8 +266,12 @@ def estimate_memory(
     critic: ModelShape | None = None,
     rewards: Sequence[tuple[ModelShape, Dtype | None]] = (),
     num_sequences: int | None = None,
+    num_devices: int = 1,
 ) -> tuple[MemoryItem, ...]:
     """Memory per component and phase of a training run on one device, without an engine on another.
+
+    Of several devices it is that of each. With `training.sharding = "fsdp"` each has its part of
+    all weights, gradients and optimizer states, and in passes what is gathered for them.
 
     Weights and states are exact, activations those of the largest micro-batch that
     `grlo.batch.pack_groups` makes: a grid of attention with twice as many cells as the budget has
@@ -275,27 +283,38 @@ def estimate_memory(
         critic: Shape of the critic, if the algorithm has one of its own; its head is taken for one
             value.
         rewards: Shapes of the reward models, each with the type that the recipe states for it.
-        num_sequences: Completions that the engine draws at a time; None is all of a step.
+        num_sequences: Completions that the engine draws at a time; None is all of a device.
+        num_devices: Devices of the run; with several its sharding is `ddp` or `fsdp`.
 
     Returns:
         Estimates; allocator overhead and fragmentation (usually 5 to 20 %) come on top.
     """
     settings, sampling, offload = recipe.policy, recipe.sampling, recipe.training.offload
     compute_bytes = DTYPE_BYTES[settings.compute_dtype]
+    is_sharded = num_devices > 1 and recipe.training.sharding == "fsdp"
+    num_shards = num_devices if is_sharded else 1
     items = _trained_items("policy", policy, recipe, lora=settings.lora)
     if critic is not None:
         critic = replace(critic, num_labels=1)
         items += _trained_items("critic", critic, recipe, lora=recipe.critic.lora)
+    if is_sharded:
+        items = [_shard(item, recipe, num_shards) for item in items]
+        items += _gathered_items(recipe, policy=policy, critic=critic, rewards=rewards)
+        # Weights are gathered in the type of the products, so that autocast copies nothing.
+        settings = replace(settings, param_dtype=settings.compute_dtype)
     if recipe.critic.share_trunk:
         items += _value_head_items(policy, recipe)
     if getattr(recipe.algorithm, "needs_reference", False) and settings.lora is None:
         phases: tuple[Phase, ...] = ("annotate",) if "reference" in offload else PHASES
-        items.append(MemoryItem("reference", phases, policy.num_parameters * compute_bytes))
+        size = -(-policy.num_parameters * compute_bytes // num_shards)
+        size = 0 if is_sharded and "reference" in offload else size
+        items.append(MemoryItem("reference", phases, size))
     for shape, dtype in rewards:
         on_cpu = recipe.training.device == "cpu"
         dtype = dtype or ("float32" if on_cpu else "bfloat16")
         phases = ("score",) if "reward_model" in offload else PHASES
-        size = shape.num_parameters * DTYPE_BYTES[dtype]
+        size = -(-shape.num_parameters * DTYPE_BYTES[dtype] // num_shards)
+        size = 0 if is_sharded and "reward_model" in offload else size
         items.append(MemoryItem("reward model", phases, size))
         num_tokens = SCORED_TOKENS["cpu" if on_cpu else "cuda"]
         work = forward_bytes(
@@ -305,10 +324,10 @@ def estimate_memory(
             num_cells=2 * num_tokens,
         )
         items.append(MemoryItem("reward model's layer", ("score",), work))
-    num_rows = sampling.prompts_per_step * sampling.samples_per_prompt
+    num_rows = -(-sampling.prompts_per_step // num_devices) * sampling.samples_per_prompt
     length = recipe.prompts.max_prompt_tokens + sampling.max_tokens
     num_cached = min(num_sequences or num_rows, num_rows)
-    items += _engine_items(policy, recipe, num_cached=num_cached, length=length)
+    items += _engine_items(policy, recipe, num_cached=num_cached, length=length, is_own=is_sharded)
     # A row that is longer than the budget is a micro-batch all the same.
     num_tokens = min(max(recipe.training.micro_batch_tokens, length), num_rows * length)
     trained = {"policy": policy} if critic is None else {"policy": policy, "critic": critic}
@@ -323,7 +342,9 @@ def estimate_memory(
     # One model after the other.
     work = max(forward_bytes(shape, settings, **sizes) for shape in trained.values())
     items.append(MemoryItem("layer at work", ("annotate",), work))
-    items += _head_items(policy, recipe, num_tokens=num_tokens)
+    items += _head_items(policy, replace(recipe, policy=settings), num_tokens=num_tokens)
+    if num_devices > 1 and not is_sharded:
+        items.append(_bucket_item(recipe))
     return tuple(items)
 
 
@@ -385,6 +406,68 @@ def _trained_items(
     ]
 
 
+def _shard(item: MemoryItem, recipe: Recipe, num_shards: int) -> MemoryItem:
+    """What one of several devices has of a trained model; nothing where it waits elsewhere."""
+    offload = recipe.training.offload
+    is_away = "optimizer" in offload or (
+        item.component.startswith("critic") and "critic" in offload
+    )
+    size = 0 if is_away else -(-item.num_bytes // num_shards)
+    return replace(item, num_bytes=size)
+
+
+def _gathered_items(
+    recipe: Recipe,
+    *,
+    policy: ModelShape,
+    critic: ModelShape | None,
+    rewards: Sequence[tuple[ModelShape, Dtype | None]],
+) -> list[MemoryItem]:
+    """Whole weights of a sharded model at work: of what belongs to no layer, of a layer, and of the
+    next, which is fetched meanwhile. Passes back have the gradients of two layers or of the head
+    besides, and the same in float32 on their way to the other devices."""
+    size = DTYPE_BYTES[recipe.policy.compute_dtype]
+
+    def layer(shape: ModelShape) -> int:
+        return shape.attention_parameters + shape.mlp_parameters * shape.num_experts
+
+    def rest(shape: ModelShape) -> int:
+        return shape.num_parameters - shape.num_layers * layer(shape)
+
+    def gathered(shape: ModelShape) -> int:
+        return rest(shape) + 2 * layer(shape)
+
+    trained: dict[Phase, ModelShape] = {"policy's update": policy}
+    if critic is not None:
+        trained["critic's update"] = critic
+    items = [
+        MemoryItem(
+            "gathered weights",
+            ("annotate",),
+            size * max(gathered(shape) for shape in trained.values()),
+        )
+    ]
+    for phase, shape in trained.items():
+        gradients = (size + 4) * max(rest(shape), 2 * layer(shape))
+        items.append(
+            MemoryItem(
+                "gathered weights, their gradients", (phase,), size * gathered(shape) + gradients
+            )
+        )
+    for shape, dtype in rewards:
+        is_float = dtype == "float32" or (dtype is None and recipe.training.device == "cpu")
+        items.append(
+            MemoryItem("gathered weights", ("score",), (4 if is_float else 2) * gathered(shape))
+        )
+    return items
+
+
+def _bucket_item(recipe: Recipe) -> MemoryItem:
+    """Gradients that are on their way to other devices."""
+    size = GRADIENT_BUCKET_ELEMENTS * DTYPE_BYTES[recipe.policy.param_dtype]
+    return MemoryItem("gradients on their way", ("critic's step", "policy's step"), size)
+
+
 def _value_head_items(policy: ModelShape, recipe: Recipe) -> list[MemoryItem]:
     """A critic on the policy's trunk: one number per hidden unit, updated with the policy."""
     size = policy.hidden_size * DTYPE_BYTES[recipe.policy.param_dtype]
@@ -400,9 +483,10 @@ def _value_head_items(policy: ModelShape, recipe: Recipe) -> list[MemoryItem]:
 
 
 def _engine_items(
-    policy: ModelShape, recipe: Recipe, *, num_cached: int, length: int
+    policy: ModelShape, recipe: Recipe, *, num_cached: int, length: int, is_own: bool
 ) -> list[MemoryItem]:
-    """Weights and key/value cache of an engine on the learner's device.
+    """Weights and key/value cache of an engine on the learner's device; `is_own`: the learner has
+    only a part of the weights.
 
     With `training.overlap` it draws while the learner annotates and updates; before the first step
     and in evaluations it draws alone.
@@ -416,7 +500,8 @@ def _engine_items(
     engine_bytes = DTYPE_BYTES.get(dtype, DTYPE_BYTES[recipe.policy.compute_dtype])
     overlap = recipe.training.overlap
     items = []
-    if place == "own" or overlap or engine_bytes != DTYPE_BYTES[recipe.policy.param_dtype]:
+    is_other_type = engine_bytes != DTYPE_BYTES[recipe.policy.param_dtype]
+    if place == "own" or overlap or is_own or is_other_type:
         sleeps = getattr(recipe.engine, "enable_sleep_mode", False) and not overlap
         on_gpu = recipe.training.device != "cpu"
         phases: tuple[Phase, ...] = ("generate",) if sleeps and on_gpu else PHASES

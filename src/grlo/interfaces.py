@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from grlo.types import Completion, Message, Prompt, Rollout, SamplingParams, Score, Usage, Work
 
@@ -27,6 +27,25 @@ def silent(*, done: int, total: int, tokens: int) -> None:
     """The progress that nobody watches."""
 
 
+class Scorer(Protocol):
+    """Scores token sequences, each for itself: a reward model without what it makes of scores."""
+
+    def __call__(
+        self,
+        sequences: Sequence[tuple[int, ...]],
+        groups: Sequence[int],
+        *,
+        progress: Progress = silent,
+    ) -> list[float]:
+        """One score per sequence, in order; those of a group begin alike."""
+        ...
+
+
+def not_shared(scorer: Scorer) -> Scorer:
+    """What a single process does to share its scoring."""
+    return scorer
+
+
 @dataclass(frozen=True)
 class BuildContext:
     """What a plug-in is given when it is built from its settings."""
@@ -46,6 +65,14 @@ class BuildContext:
     the learner updates its."""
     offload: Collection[str] = ()
     """What is kept in the CPU's memory while it is not at work; see `grlo.settings.Offload`."""
+    num_ranks: int = 1
+    """Processes of the run, each of which builds the same plug-ins."""
+    share: Callable[[Scorer], Scorer] = not_shared
+    """Has all processes take part in scoring, each with whole groups. Called once for each scorer,
+    in the same order everywhere."""
+    shard: Callable[[Any, str], Any] | None = None
+    """Divides the weights of a model (a transformers module on the CPU, under a name of
+    `grlo.settings.Offload`) among the devices of all processes; None: each holds all of them."""
 
 
 class Renderer(Protocol):

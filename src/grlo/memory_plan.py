@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from grlo.estimates import MemoryItem, ModelShape, estimate_memory, peak_bytes
-from grlo.settings import Dtype, Offload, Recipe
+from grlo.settings import Dtype, Offload, Recipe, Sharding
 
 USABLE_SHARE = 0.9
 """Of the memory that is free; the rest is for fragmentation, kernels and libraries."""
@@ -31,6 +31,10 @@ class MemoryPlan:
     """Estimates under this plan."""
     device_bytes: int
     """Memory that is free before anything is loaded."""
+    num_devices: int = 1
+    """Each of which has so much."""
+    sharding: Sharding = "auto"
+    """What they have of the models; with one it does not matter."""
 
     @property
     def peak_bytes(self) -> int:
@@ -42,10 +46,18 @@ class MemoryPlan:
         """Whether the estimate lies within the usable share of the memory."""
         return self.peak_bytes <= USABLE_SHARE * self.device_bytes
 
-    def applied(self, recipe: Recipe) -> Recipe:
-        """The recipe with what has been chosen."""
+    def applied(self, recipe: Recipe, *, at_most: int | None = None) -> Recipe:
+        """The recipe with what has been chosen.
+
+        Args:
+            recipe: That was planned for.
+            at_most: Tokens of a micro-batch that an earlier start of the run has come down to.
+        """
         training = replace(
-            recipe.training, micro_batch_tokens=self.micro_batch_tokens, offload=self.offload
+            recipe.training,
+            micro_batch_tokens=min(self.micro_batch_tokens, at_most or self.micro_batch_tokens),
+            offload=self.offload,
+            sharding=self.sharding,
         )
         return replace(recipe, training=training)
 
@@ -66,6 +78,7 @@ def plan_memory(
     critic: ModelShape | None = None,
     rewards: Sequence[tuple[ModelShape, Dtype | None]] = (),
     device_bytes: int,
+    num_devices: int = 1,
 ) -> MemoryPlan:
     """What the recipe states, or with `training.micro_batch_tokens = 0` what fits.
 
@@ -76,16 +89,26 @@ def plan_memory(
     raising the peak, which smaller ones would not lower: it may lie in an optimizer's step, and a
     row is never cut. On a CPU nothing has another place to wait.
 
+    Of several devices each is planned for alike. With `training.sharding = "auto"` each has whole
+    models where adapters are trained, on CPUs, and where whole ones fit with nothing more waiting
+    in the CPU's memory; else models are in shards.
+
     Args:
         recipe: What is to be run, its `training.device` resolved.
         policy: Shape of the policy.
         critic: Shape of the critic, if the algorithm has one of its own.
         rewards: Shapes of the reward models, each with the type that the recipe states for it.
         device_bytes: Memory of the device that is free.
+        num_devices: Devices of the run, each with so much memory.
     """
 
-    def plan(num_tokens: int, offload: tuple[Offload, ...]) -> MemoryPlan:
-        training = replace(recipe.training, micro_batch_tokens=num_tokens, offload=offload)
+    def plan(
+        num_tokens: int, offload: tuple[Offload, ...], sharding: Sharding | None = None
+    ) -> MemoryPlan:
+        used: Sharding = sharding or chosen
+        training = replace(
+            recipe.training, micro_batch_tokens=num_tokens, offload=offload, sharding=used
+        )
         items = estimate_memory(
             replace(recipe, training=training),
             policy=policy,
@@ -93,9 +116,16 @@ def plan_memory(
             rewards=rewards,
             # The engine takes what is left; with a number of its own, that.
             num_sequences=getattr(recipe.engine, "max_rows", 0) or 1,
+            num_devices=num_devices,
         )
-        return MemoryPlan(num_tokens, offload, items, device_bytes)
+        return MemoryPlan(num_tokens, offload, items, device_bytes, num_devices, used)
 
+    chosen: Sharding = recipe.training.sharding
+    if num_devices > 1 and chosen == "auto":
+        tokens = recipe.training.micro_batch_tokens or ENOUGH_TOKENS
+        is_whole = _has_whole_models(recipe)
+        is_whole = is_whole or plan(tokens, recipe.training.offload, "ddp").fits
+        chosen = "ddp" if is_whole else "fsdp"
     stated = recipe.training.offload
     if recipe.training.micro_batch_tokens:
         return plan(recipe.training.micro_batch_tokens, stated)
@@ -110,6 +140,15 @@ def plan_memory(
         if plan(ENOUGH_TOKENS, offload).fits:
             return _largest([plan(n, offload) for n in _powers(ENOUGH_TOKENS)])
     return _largest([plan(n, ladders[-1]) for n in _powers(1)])
+
+
+def _has_whole_models(recipe: Recipe) -> bool:
+    """Whether each device has whole models, however large: nothing else goes with what is asked."""
+    optimizers = {recipe.optimizer.name}
+    if getattr(recipe.algorithm, "needs_critic", False):
+        optimizers.add(recipe.critic.optimizer.name)
+    has_adapters = recipe.policy.lora is not None or recipe.critic.lora is not None
+    return recipe.training.device == "cpu" or has_adapters or "adamw_8bit" in optimizers
 
 
 def _powers(least: int) -> list[int]:

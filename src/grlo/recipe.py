@@ -211,6 +211,7 @@ def validate(recipe: Recipe) -> list[str]:
             "prompt stay together). Use at most one mini-batch per prompt."
         )
     problems += _overlap_problems(recipe)
+    problems += _sharding_problems(recipe)
     if "critic" in recipe.training.offload and recipe.critic.share_trunk:
         problems.append(
             "training.offload: critic with critic.share_trunk: its trunk is the policy's, which "
@@ -246,6 +247,28 @@ def _overlap_problems(recipe: Recipe) -> list[str]:
             "the policy of one step before, and nothing would correct for that. Set importance_cap "
             "= 2, or overlap = false."
         )
+    return problems
+
+
+def _sharding_problems(recipe: Recipe) -> list[str]:
+    if recipe.training.sharding != "fsdp":
+        return []
+    needs_critic = getattr(recipe.algorithm, "needs_critic", False)
+    problems = [
+        f"{key}: adapters with training.sharding = 'fsdp': they are trained on whole copies of the "
+        "model. Set sharding = 'ddp' or 'auto'."
+        for key, lora in (("policy.lora", recipe.policy.lora), ("critic.lora", recipe.critic.lora))
+        if lora is not None
+    ]
+    optimizers = {"optimizer": recipe.optimizer}
+    if needs_critic:
+        optimizers["critic.optimizer"] = recipe.critic.optimizer
+    problems += [
+        f"{key}.name: 'adamw_8bit' with training.sharding = 'fsdp': its blocks of 256 know nothing "
+        "of shards. Choose 'adamw', or sharding = 'ddp' or 'auto'."
+        for key, optimizer in optimizers.items()
+        if optimizer.name == "adamw_8bit"
+    ]
     return problems
 
 

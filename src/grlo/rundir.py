@@ -34,8 +34,8 @@ _LOCK = "run.lock"
 _LOCK_POLL_SECONDS = 0.1
 PARTIAL = ".partial"
 """Ending of what is being written and not yet whole."""
-_PRICES = "prices"
-"""Section of a recipe that says nothing of what is trained."""
+_FREE = ("recipe.prices.", "recipe.training.sharding")
+"""Beginnings of keys that say nothing of what is trained: a run goes on under other ones."""
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -185,7 +185,7 @@ class RunDir:
     ) -> Iterator[RunDir]:
         """A run to be written, locked against a second process.
 
-        A run goes on under other prices; its record keeps the newest.
+        A run goes on under other prices and with another sharding; its record keeps the newest.
 
         Args:
             path: New or empty folder, or one with a run of the same recipe.
@@ -206,7 +206,7 @@ class RunDir:
                 record = json.loads(json.dumps(record))
                 run._require_same(record)
                 before = run.record()
-                if before["recipe"].get(_PRICES) != record["recipe"].get(_PRICES):
+                if before["recipe"] != record["recipe"]:
                     run._write_record(before | {"recipe": record["recipe"]})
             else:
                 run._require_empty()
@@ -406,7 +406,7 @@ class RunDir:
         changed = [
             f"  {key}: {before.get(key)!r} -> {now.get(key)!r}"
             for key in dict.fromkeys((*before, *now))
-            if before.get(key) != now.get(key) and not key.startswith(f"recipe.{_PRICES}.")
+            if before.get(key) != now.get(key) and not key.startswith(_FREE)
         ]
         if changed:
             raise CheckpointError(

@@ -25,6 +25,7 @@ from grlo.inference import evaluating
 from grlo.interfaces import Progress, silent
 from grlo.last_layer import read_few_tokens, reads_few_tokens
 from grlo.layers import use_fast_layers
+from grlo.passes import whole_pass
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.types import Message
 
@@ -129,7 +130,12 @@ def forward_scores(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -
     Returns:
         float32, one score per sequence, shape [B].
     """
-    device = model.device
+    return whole_pass(model, lambda: _forward_scores(model, sequences))
+
+
+def _forward_scores(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
+    # Not the model's own, which is where the shards of a sharded one wait.
+    device = next(model.parameters()).device
     if model.config._attn_implementation == packed.ATTENTION:
         shared = [0, *(_common(one, other) for one, other in pairwise(sequences))]
         packing = packed.pack(sequences, shared=shared, read_last=True).to(device)
@@ -209,7 +215,7 @@ def _add_scores(
     scores: dict[tuple[int, ...], float], model: PreTrainedModel, batch: Sequence[tuple[int, ...]]
 ) -> None:
     for sequence, score in zip(batch, forward_scores(model, batch).tolist(), strict=True):
-        if not math.isfinite(score):
+        if not math.isfinite(score) and len(batch) > 1:
             # What is not a number reaches the tokens that neighbours share with it.
             score = forward_scores(model, [sequence]).item()
         scores[sequence] = score

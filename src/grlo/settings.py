@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 Dtype = Literal["float32", "bfloat16"]
+Sharding = Literal["auto", "fsdp", "ddp"]
 Offload = Literal["optimizer", "reference", "critic", "reward_model"]
 """What can be kept in the CPU's memory while it is not at work."""
 
@@ -201,7 +202,14 @@ class TrainingSettings:
     offload: tuple[Offload, ...] = ()
     """What is kept in the CPU's memory while it is not at work: states of the `optimizer` but for
     its step, weights of the `reference`, the `critic` or the `reward_model`. It changes no number,
-    and costs two transfers each time. For GPUs only."""
+    and costs two transfers each time. For GPUs only. With `sharding = "fsdp"` shards wait there
+    for each pass, and `optimizer` is all that is trained, with its optimizer's step: FSDP keeps
+    them together."""
+    sharding: Sharding = "auto"
+    """What several devices (`grlo train --devices`) have of the models. `ddp`: each all weights,
+    and gradients are added up; `fsdp`: each a part of all weights, gradients and optimizer states;
+    `auto`: `ddp` with adapters, on CPUs, and where the plan (`grlo.memory_plan`) has room for it.
+    It says nothing of what is trained: a run may go on with another, and on other devices."""
     device: str = "auto"
     """`auto` is `cuda` when there is one, else `cpu`."""
     num_threads: int = 0

@@ -114,6 +114,8 @@ def test_shapes_are_those_of_the_models_they_stand_for():
     assert setup.shape("policy").num_parameters == 4_022_468_096, "Qwen3-4B"
     assert setup.shape("reward").num_parameters == 7_504_928_768, "Llama-3.1-8B without its head"
     assert setup.shape("critic").head_parameters == 2560
+    small = replace(setup, policy_kind="billion")
+    assert small.shape("policy").num_parameters == 1_235_814_400, "Llama-3.2-1B"
 
 
 def test_a_section_goes_on_after_want_of_memory_and_after_an_error(tmp_path):

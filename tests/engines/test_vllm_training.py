@@ -357,6 +357,14 @@ def test_several_gpus_are_refused_in_training(
         replace(SETTINGS, tensor_parallel=2).build(module, context=CONTEXT)
 
 
+def test_processes_must_divide_among_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine.importlib.util, "find_spec", lambda name: object())
+    spread = replace(SETTINGS, tensor_parallel=2)
+    spread.check_training(num_ranks=4)
+    with pytest.raises(EngineError, match="of which there are 3"):
+        spread.check_training(num_ranks=3)
+
+
 def test_a_module_without_vllm_is_told_what_to_install(
     module: Qwen3ForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from grlo.errors import RecipeError
 from grlo.recipe import dump_recipe, format_recipe, load_recipe
 from grlo.rundir import RunDir
 from grlo.stages import check as check_stage
+from grlo.stages import memory as memory_stage
 from grlo.stages.check import check
 
 OVERLAYS = ("nano-gold.toml", "nano-evaluation.toml")  # Recipes that are given after nano.toml.
@@ -384,3 +385,44 @@ def test_dynamic_sampling_is_counted_in_what_a_run_may_draw(
         "at most 4.5e+03 tokens are generated",
     ):
         assert line in output
+
+
+def test_the_memory_of_each_of_several_devices_is_shown(folder, capsys) -> None:
+    check([folder / "recipe.toml"], num_devices=2)
+    shown = capsys.readouterr().out
+    assert "2 devices, each with so much: whole models on each (ddp)" in shown
+    check([folder / "recipe.toml"], overrides=["training.sharding=fsdp"], num_devices=2)
+    shown = capsys.readouterr().out
+    assert "models in shards over all (fsdp)" in shown
+    assert "not checked: one step with the real weights: their shards take 2 devices" in shown
+
+
+def test_devices_that_do_not_hold_a_run_are_a_problem(folder, monkeypatch) -> None:
+    monkeypatch.setattr(memory_stage, "free_bytes", lambda device: 2**20)
+    assert problems_of(folder) == [], "one device may try"
+    (problem,) = problems_of(folder, num_devices=2)
+    assert problem.startswith("--devices 2: each would need")
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("training.overlap=true", "training.overlap"),
+        ("engine.device=cpu", "engine.device"),
+    ],
+)
+def test_what_does_not_go_with_several_devices_is_a_problem(folder, override, named) -> None:
+    overrides = (override, "algorithm.importance_cap=2")
+    assert problems_of(folder, *overrides, weights=False) == []
+    (problem,) = problems_of(folder, *overrides, weights=False, num_devices=2)
+    assert problem.startswith(named)
+
+
+def test_gpus_that_are_not_here_are_a_problem_with_weights_and_not_checked_without(
+    folder, capsys
+) -> None:
+    override = "training.device=cuda"
+    problems = problems_of(folder, override, num_devices=100)
+    assert any(p.startswith("--devices 100: this machine has") for p in problems)
+    assert problems_of(folder, override, num_devices=100, weights=False) == []
+    assert "not checked: --devices 100: this machine has" in capsys.readouterr().out

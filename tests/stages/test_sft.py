@@ -74,7 +74,7 @@ KILL_POINTS = [
     ("rundir", "append_metrics", "after", 3),
     ("checkpoint", "_write_json", "after", 3),
     pytest.param("rundir", "append_metrics", "before", 2, marks=pytest.mark.slow),
-    pytest.param("checkpoint", "save_file", "after", 2, marks=pytest.mark.slow),
+    pytest.param("checkpoint", "write_states", "after", 2, marks=pytest.mark.slow),
     pytest.param("checkpoint", "prune", "after", 3, marks=pytest.mark.slow),
 ]
 

@@ -78,7 +78,7 @@ KILL_POINTS = [
     ("rundir", "write_rollouts", "before", 2),
     ("rundir", "append_metrics", "before", 3),
     ("rundir", "append_metrics", "after", 3),
-    ("checkpoint", "save_file", "after", 2),
+    ("checkpoint", "write_states", "after", 2),
     ("checkpoint", "_write_json", "after", 3),
     ("checkpoint", "save", "after", 2),
     ("checkpoint", "prune", "after", 3),

@@ -226,7 +226,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_and_no_partial_one(
     def no_space(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint, "save_file", no_space)
+    monkeypatch.setattr(checkpoint, "write_states", no_space)
     with pytest.raises(CheckpointError, match="Earlier checkpoints are intact"):
         checkpoint.save(tmp_path / "step_000003", learner, renderer, state={"step": 3})
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

@@ -57,9 +57,9 @@ def counted_rows(learner: Learner) -> list[int]:
     rows: list[int] = []
     original = learner._token_losses
 
-    def counting(names: Any, micro: Any, metrics: Any) -> Any:
+    def counting(names: Any, micro: Any) -> Any:
         rows.append(len(micro.tokens_BT))
-        return original(names, micro, metrics)
+        return original(names, micro)
 
     learner._token_losses = counting  # type: ignore[method-assign]
     return rows

@@ -20,6 +20,7 @@ from grlo.engines.decoding import Decode, Decoding, Job, make_jobs
 from grlo.errors import DeviceMemoryError, EngineError
 from grlo.inference import evaluating, is_same_device
 from grlo.interfaces import BuildContext, OnCompletion, Progress, ignore, silent
+from grlo.passes import is_sharded, whole_copy
 from grlo.settings import Dtype, require
 from grlo.types import Completion, SamplingParams
 
@@ -63,7 +64,9 @@ class HFEngineSettings:
         dtype = model.dtype if self.dtype is None else getattr(torch, self.dtype)
         device = self.device or context.device
         moves = live and not is_same_device(device, context.device)
-        if dtype != model.dtype or moves or context.snapshot:
+        if is_sharded(model):
+            model, live = whole_copy(model, dtype=dtype, device=device), False
+        elif dtype != model.dtype or moves or context.snapshot:
             model, live = _merged_copy(model, dtype), False
         torch.nn.Module.to(model, device)
         return HFEngine(

@@ -9,6 +9,10 @@ cache nowhere. It wakes in stages, weights when new ones come and the cache when
 so that the cache is not there yet while weights are copied. (vLLM's sleep level 1. Level 2 would
 spare two copies of the weights a step, but an engine that is asked twice without new weights, as
 for an evaluation or a second draw, would answer from memory that holds anything.)
+
+Of several processes that train together each has an engine on its own GPU, or `tensor_parallel` of
+them have one together. vLLM then starts no processes of its own: it is the worker that the process
+is in (its executor `external_launcher`), and those that share an engine are given the same prompts.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from grlo.adapters import merged_weights, plain_model
+from grlo.adapters import class_name, merged_weights, plain_model
 from grlo.engines.vllm_requests import (
     check_request,
     complete_weights,
@@ -60,7 +64,8 @@ class VLLMEngineSettings:
     dtype: Dtype | None = None
     """Type that the engine computes in; None is the one that the checkpoint names."""
     tensor_parallel: int = 1
-    """GPUs that the model is spread over; 1 in training."""
+    """GPUs that the model is spread over; in training processes of the run, each with its GPU, and
+    a divisor of their number."""
     gpu_memory_utilization: float = 0.9
     """Share of each GPU's memory for weights, activations, keys and values together; in training
     of what the learner and reward models before it leave free."""
@@ -84,19 +89,23 @@ class VLLMEngineSettings:
         require(self.max_model_len >= 0, "max_model_len must not be negative")
         require(self.max_rows >= 0, "max_rows must not be negative")
 
-    def check_training(self) -> None:
+    def check_training(self, *, num_ranks: int = 1) -> None:
         """Raises what would keep `build` from making an engine for a learner.
+
+        Args:
+            num_ranks: Processes that train together.
 
         Raises:
             MissingExtraError: vLLM is not installed.
-            EngineError: The settings are for evaluation only.
+            EngineError: The processes cannot be divided among engines.
         """
         if importlib.util.find_spec("vllm") is None:
             raise MissingExtraError("vllm", extra="vllm")
-        if self.tensor_parallel > 1:
+        if num_ranks % self.tensor_parallel:
             raise EngineError(
                 f"engine.tensor_parallel = {self.tensor_parallel}, but in training vLLM shares the "
-                "learner's process and its one GPU. Set it to 1."
+                f"learners' processes, of which there are {num_ranks}, each with its one GPU. Set "
+                "it to 1, or start a multiple of it (grlo train --devices N)."
             )
 
     def build(
@@ -118,7 +127,7 @@ class VLLMEngineSettings:
             EngineError: The settings are for evaluation only, the installed vLLM is for another
                 device, or it cannot start.
         """
-        self.check_training()
+        self.check_training(num_ranks=context.num_ranks)
         with TemporaryDirectory(prefix="grlo_vllm_") as folder:
             _save_without_weights(model, Path(folder), context)
             engine = VLLMEngine(
@@ -188,8 +197,10 @@ class VLLMEngine:
     ) -> None:
         self._empty = _without_weights(path, revision)
         self._vllm = _import_vllm()
-        _check_device(self._vllm, context.device)
-        self._tensor_parallel = settings.tensor_parallel
+        in_ranks = shares_device and context.num_ranks > 1
+        _check_device(self._vllm, context.device, in_ranks=in_ranks)
+        # Workers of its own are out of reach for weights.
+        self._takes_weights = in_ranks or settings.tensor_parallel == 1
         self._has_tokenizer = has_tokenizer
         is_cpu = torch.device(context.device).type == "cpu"
         self._sleeps = shares_device and settings.enable_sleep_mode and not is_cpu
@@ -207,6 +218,7 @@ class VLLMEngine:
             trust_remote_code=False,
             dtype=settings.dtype or "auto",
             tensor_parallel_size=settings.tensor_parallel,
+            distributed_executor_backend="external_launcher" if in_ranks else None,
             gpu_memory_utilization=utilization,
             kv_cache_memory_bytes=round(cache_gib * _GIB) or None,
             max_model_len=settings.max_model_len or -1,
@@ -222,7 +234,7 @@ class VLLMEngine:
             disable_log_stats=True,
             use_tqdm_on_load=False,
         )
-        self._engine: Any = _start(self._vllm, arguments, path)
+        self._engine: Any = _start(self._vllm, arguments, path, in_ranks=in_ranks)
         self._max_model_len: int = self._engine.model_config.max_model_len
 
     def generate(
@@ -299,7 +311,7 @@ class VLLMEngine:
             EngineError: A name is unknown or missing, a shape is wrong, vLLM cannot take a weight
                 under its name, or the engine runs on several GPUs.
         """
-        if self._tensor_parallel > 1:
+        if not self._takes_weights:
             raise EngineError(
                 "engine 'vllm' cannot take new weights on several GPUs; set tensor_parallel = 1."
             )
@@ -377,8 +389,8 @@ def _import_vllm() -> Any:
     return vllm
 
 
-def _start(vllm: Any, arguments: Any, path: str) -> Any:
-    if torch.distributed.is_initialized():
+def _start(vllm: Any, arguments: Any, path: str, *, in_ranks: bool) -> Any:
+    if torch.distributed.is_initialized() and not in_ranks:
         raise EngineError(
             "vLLM needs this process for itself, but torch.distributed is in use here: close the "
             "other vLLM engine, or evaluate in a process of its own."
@@ -392,21 +404,22 @@ def _start(vllm: Any, arguments: Any, path: str) -> Any:
                 arguments, usage_context=vllm.usage.usage_lib.UsageContext.LLM_CLASS
             )
     except (OSError, ValueError, RuntimeError, AssertionError) as error:
-        vllm.distributed.cleanup_dist_env_and_memory()
+        if not in_ranks:  # Whose groups are the learners' too.
+            vllm.distributed.cleanup_dist_env_and_memory()
         raise EngineError(f"{path}: vLLM could not start ({error}).") from error
     finally:
         # On a CPU vLLM replaces it by a function that does nothing.
         torch.set_num_threads = set_num_threads
 
 
-def _check_device(vllm: Any, device: str) -> None:
+def _check_device(vllm: Any, device: str, *, in_ranks: bool) -> None:
     asked, built = torch.device(device), vllm.platforms.current_platform.device_type
     if asked.type != built:
         raise EngineError(
             f"the device is {device!r}, but the vLLM that is installed here runs on {built!r}. "
             f"Set the device to {built!r}, or take engine 'hf'."
         )
-    if asked.index:
+    if asked.index and not in_ranks:  # There it takes the GPU of LOCAL_RANK.
         raise EngineError(
             f"engine 'vllm' takes the first GPU that is visible, not {device!r}. Set "
             f"CUDA_VISIBLE_DEVICES={asked.index} and the device to {built!r}."
@@ -434,7 +447,7 @@ def _save_without_weights(model: PreTrainedModel, folder: Path, context: BuildCo
     """What vLLM reads of a model besides its weights."""
     plain = plain_model(model)
     config = copy.deepcopy(plain.config)
-    config.architectures = [type(plain).__name__]
+    config.architectures = [class_name(plain)]
     config.save_pretrained(folder)
     if context.save_tokenizer is not None:
         context.save_tokenizer(folder)

@@ -80,8 +80,11 @@ class VLLMServerEngineSettings:
         require(self.concurrency > 0, "concurrency must be positive")
         require(self.timeout_seconds > 0, "timeout_seconds must be positive")
 
-    def check_training(self) -> None:
+    def check_training(self, *, num_ranks: int = 1) -> None:
         """Raises what is wrong with the settings themselves.
+
+        Args:
+            num_ranks: Processes that train together; the leader alone asks the server.
 
         Raises:
             EngineError: A setting is missing, or the folder is not there.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import torch
 from grlo.device_memory import TokenBudget
 from grlo.errors import RewardError
 from grlo.estimates import SCORED_TOKENS
-from grlo.interfaces import BuildContext, Progress, silent
+from grlo.interfaces import BuildContext, Progress, Scorer, not_shared, silent
 from grlo.moments import RunningMoments
 from grlo.offload import Offload
 from grlo.rollout import ChatRenderer
@@ -73,15 +73,22 @@ class RewardModelSettings:
             self.model, revision=self.revision, dtype=getattr(torch, dtype)
         )
         check_renderer(renderer, model)
-        torch.nn.Module.to(model, context.device)
         model.requires_grad_(False).eval()
+        if context.shard is None:
+            torch.nn.Module.to(model, context.device)
+        else:
+            model = context.shard(model, "reward_model")
         budget = self.tokens_per_batch or SCORED_TOKENS.get(device_type, SCORED_TOKENS["cpu"])
         return RewardModel(
             model,
             renderer,
             settings=self,
-            tokens_per_batch=budget,
-            offload=Offload(context.offload, device=context.device),
+            # Others wait for each pass of a sharded model.
+            budget=TokenBudget(budget, "" if context.shard is None else "reward.tokens_per_batch"),
+            offload=Offload(
+                context.offload if context.shard is None else (), device=context.device
+            ),
+            share=context.share,
         )
 
 
@@ -96,8 +103,9 @@ class RewardModel:
         model: From `load_sequence_scorer`.
         renderer: Of the reward model's own checkpoint.
         settings: See `RewardModelSettings`.
-        tokens_per_batch: Tokens in one forward pass.
+        budget: Tokens in one forward pass.
         offload: Says whether the weights wait in the CPU's memory between calls.
+        share: See `BuildContext`.
     """
 
     def __init__(
@@ -106,12 +114,14 @@ class RewardModel:
         renderer: ChatRenderer,
         *,
         settings: RewardModelSettings,
-        tokens_per_batch: int,
+        budget: TokenBudget,
         offload: Offload,
+        share: Callable[[Scorer], Scorer] = not_shared,
     ) -> None:
         self._model, self._renderer, self._settings = model, renderer, settings
-        self._budget = TokenBudget(tokens_per_batch)
+        self._budget = budget
         self._offload = offload
+        self._score_shared = share(self._score_sequences)
         with offload.model("reward_model", model):
             pass  # Until something is to be scored.
         self._statistics = RunningMoments()
@@ -147,7 +157,8 @@ class RewardModel:
         Equal conversations with equal answers are scored once.
         """
         sequences: list[tuple[int, ...]] = []
-        prompts: list[tuple[Message, ...]] = []
+        prompts: dict[tuple[Message, ...], int] = {}
+        groups: list[int] = []
         num_truncated = 0
         for messages, answer in answers:
             if self._settings.strip_thoughts:
@@ -156,16 +167,9 @@ class RewardModel:
                 self._renderer, messages, answer, max_tokens=self._settings.max_tokens
             )
             sequences.append(tokens)
-            prompts.append(tuple(messages))
+            groups.append(prompts.setdefault(tuple(messages), len(prompts)))
             num_truncated += truncated
-        with self._offload.model("reward_model", self._model):
-            scores = score_sequences(
-                self._model,
-                sequences,
-                tokens_per_batch=self._budget,
-                groups=prompts,
-                progress=progress,
-            )
+        scores = self._score_shared(sequences, groups, progress=progress)
         num_answers = max(1, len(answers))
         num_unscored = sum(not math.isfinite(score) for score in scores)
         self._metrics = {
@@ -174,6 +178,23 @@ class RewardModel:
             "reward/distinct": len(set(sequences)) / num_answers,
         }
         return scores
+
+    def _score_sequences(
+        self,
+        sequences: Sequence[tuple[int, ...]],
+        groups: Sequence[int],
+        *,
+        progress: Progress = silent,
+    ) -> list[float]:
+        """Scores by the model as it is in this process."""
+        with self._offload.model("reward_model", self._model):
+            return score_sequences(
+                self._model,
+                sequences,
+                tokens_per_batch=self._budget,
+                groups=groups,
+                progress=progress,
+            )
 
     def _score(self, raw: float) -> Score:
         if not math.isfinite(raw):

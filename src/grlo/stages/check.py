@@ -42,6 +42,7 @@ from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
 from grlo.settings import Dtype, Recipe
 from grlo.trackers import TRACKERS
+from grlo.training.distributed.problems import device_problems
 from grlo.types import Completion, Message, Prompt, Rollout
 
 MAX_LINES_SHOWN = 24
@@ -49,6 +50,10 @@ MAX_TOKENS_SHOWN = 120
 SAMPLE_ANSWER = "This is an answer."
 TRIAL_PROMPTS, TRIAL_SAMPLES, TRIAL_TOKENS = 2, 2, 16
 """Size of the step that is tried."""
+_SHARDINGS = {
+    "ddp": "whole models on each (ddp)",
+    "fsdp": "models in shards over all (fsdp)",
+}
 
 
 @dataclass
@@ -88,6 +93,7 @@ def check(
     overrides: Sequence[str] = (),
     run_dir: Path | None = None,
     weights: bool = True,
+    num_devices: int = 1,
 ) -> None:
     """Prints what a recipe will do.
 
@@ -98,12 +104,15 @@ def check(
         weights: Whether models and prompt files have to be on this machine (or the hub in reach);
             if nothing else is wrong, one small step is made with them. If not, what is missing is
             reported as not checked.
+        num_devices: That the run is to be made on: memory is that of each, and has to suffice. The
+            small step is made on one.
 
     Raises:
         RecipeError: Everything that would make the run fail, as one list.
     """
     recipe = load_recipe(recipes, overrides=overrides)
     findings = _Findings(is_offline=not weights)
+    findings.problems += device_problems(recipe, num_devices=num_devices)
     _heading("Recipe")
     print(format_recipe(recipe))
     policy = _find_model("policy", recipe.policy.model, recipe.policy.revision, findings)
@@ -124,7 +133,7 @@ def check(
     gold_rewards = _check_gold(recipe, prompts, findings)
     _check_evaluation(recipe, findings)
     critic = _check_critic(recipe, policy, renderer, findings)
-    _check_software(recipe, findings)
+    _check_software(recipe, findings, num_devices=num_devices)
     _show_schedule(recipe, prompts)
     if policy is not None:
         critic_shape = critic.shape if critic else None
@@ -135,6 +144,7 @@ def check(
             rewards=rewards,
             gold=gold_rewards,
             findings=findings,
+            num_devices=num_devices,
         )
         if run_dir is not None:
             _check_disk(run_dir, recipe, policy.shape, critic_shape, findings)
@@ -147,7 +157,7 @@ def check(
     elif findings.problems or renderer is None:
         findings.unchecked.append("one step with the real weights: mend the problems first")
     else:
-        _try_step(recipe, renderer, prompts, findings)
+        _try_step(recipe, renderer, prompts, findings, num_devices=num_devices)
     _conclude(findings)
 
 
@@ -303,7 +313,8 @@ def _check_evaluation(recipe: Recipe, findings: _Findings) -> None:
     """The benchmarks that are to be run during training."""
     if recipe.evaluation is None:
         return
-    from grlo.stages.train import choose_device, load_evaluation
+    from grlo.stages.runs import choose_device
+    from grlo.stages.train_data import load_evaluation
 
     _heading("Evaluation")
     evaluations = -(-recipe.training.steps // recipe.evaluation.every)
@@ -525,6 +536,7 @@ def _show_costs(
     rewards: Sequence[tuple[ModelShape, Dtype | None]],
     gold: Sequence[tuple[ModelShape, Dtype | None]],
     findings: _Findings,
+    num_devices: int,
 ) -> None:
     """Floating-point operations at full length, and memory per component."""
     sampling = recipe.sampling
@@ -548,7 +560,14 @@ def _show_costs(
     print(f"at most {responses * flops:.2g} floating-point operations")
     _heading("Memory (estimates)")
     with findings.collect():
-        _show_memory(recipe, policy, critic=critic, rewards=[*rewards, *gold], findings=findings)
+        _show_memory(
+            recipe,
+            policy,
+            critic=critic,
+            rewards=[*rewards, *gold],
+            findings=findings,
+            num_devices=num_devices,
+        )
 
 
 def _show_memory(
@@ -558,6 +577,7 @@ def _show_memory(
     critic: ModelShape | None,
     rewards: list[tuple[ModelShape, Dtype | None]],
     findings: _Findings,
+    num_devices: int,
 ) -> None:
     """Memory per component and phase, and the plan for the device if that is here."""
     from grlo.stages.memory import plan_with
@@ -566,16 +586,32 @@ def _show_memory(
     plan = None
     if _has_device(recipe.training.device):
         device = choose_device(recipe.training.device)
-        plan = plan_with(recipe, device=device, policy=policy, critic=critic, rewards=rewards)
+        plan = plan_with(
+            recipe,
+            device=device,
+            policy=policy,
+            critic=critic,
+            rewards=rewards,
+            num_devices=num_devices,
+        )
         recipe, items = plan.applied(recipe), plan.items
     else:
         findings.unchecked.append(f"memory of {recipe.training.device}: it is not on this machine")
         if not recipe.training.micro_batch_tokens:
             training = replace(recipe.training, micro_batch_tokens=MOST_TOKENS)
             recipe = replace(recipe, training=training)
+        if num_devices > 1 and recipe.training.sharding == "auto":
+            has_adapters = recipe.policy.lora is not None or recipe.critic.lora is not None
+            sharding = "ddp" if has_adapters else "fsdp"
+            recipe = replace(recipe, training=replace(recipe.training, sharding=sharding))
         num_rows = getattr(recipe.engine, "max_rows", 0) or 1
         items = estimate_memory(
-            recipe, policy=policy, critic=critic, rewards=rewards, num_sequences=num_rows
+            recipe,
+            policy=policy,
+            critic=critic,
+            rewards=rewards,
+            num_sequences=num_rows,
+            num_devices=num_devices,
         )
     width = max(len(item.component) for item in items)
     for item in items:
@@ -586,7 +622,15 @@ def _show_memory(
     print(f"{'peak':{width}}  {_size(peak_bytes(items)):>9}")
     tokens, offload = recipe.training.micro_batch_tokens, recipe.training.offload
     print(f"micro-batches of {tokens} tokens; in the CPU's memory: {', '.join(offload) or 'none'}")
+    if num_devices > 1:
+        print(f"{num_devices} devices, each with so much: {_SHARDINGS[recipe.training.sharding]}")
     if plan is not None:
+        if num_devices > 1 and not plan.fits:
+            findings.problems.append(
+                f"--devices {num_devices}: each would need {_size(plan.peak_bytes)}, and about "
+                f"{_size(USABLE_SHARE * plan.device_bytes)} can be used. Take more devices, or "
+                "what the section Memory names: the largest components first."
+            )
         verdict = "fits" if plan.fits else "may not fit"
         usable = USABLE_SHARE * plan.device_bytes
         print(f"{verdict}: of {_size(plan.device_bytes)} about {_size(usable)} can be used")
@@ -596,7 +640,7 @@ def _show_memory(
             print("With overlap the update needs memory at the same time: set engine.max_rows.")
 
 
-def _check_software(recipe: Recipe, findings: _Findings) -> None:
+def _check_software(recipe: Recipe, findings: _Findings, *, num_devices: int) -> None:
     """Optional packages and devices that the recipe asks for."""
     for name in recipe.trackers.names:
         if name not in TRACKERS:
@@ -621,8 +665,10 @@ def _check_software(recipe: Recipe, findings: _Findings) -> None:
     check_training = getattr(recipe.engine, "check_training", None)
     if check_training is not None:
         with findings.collect():
-            check_training()
+            # Engines of the user's own may know of one device only.
+            check_training(**({"num_ranks": num_devices} if num_devices > 1 else {}))
     _check_device(recipe.training.device, findings, key="training.device")
+    _check_count(recipe.training.device, num_devices, findings)
     if isinstance(own := getattr(recipe.engine, "device", None), str):
         _check_device(own, findings, key="engine.device")
 
@@ -633,6 +679,17 @@ def _has_device(device: str) -> bool:
     index = device.partition(":")[2] or "0"
     is_gpu = index.isdigit() and int(index) < torch.cuda.device_count()
     return device in ("auto", "cpu") or is_gpu
+
+
+def _check_count(device: str, num_devices: int, findings: _Findings) -> None:
+    """Whether there are as many GPUs as the run is to have; processes on a CPU need none."""
+    import torch
+
+    from grlo.stages.runs import choose_device
+
+    num_here = torch.cuda.device_count()
+    if num_devices > 1 and choose_device(device) != "cpu" and num_devices > num_here:
+        findings.absent(f"--devices {num_devices}: this machine has {num_here} GPUs")
 
 
 def _check_device(device: str, findings: _Findings, *, key: str) -> None:
@@ -686,7 +743,10 @@ def _check_run(run_dir: Path, recipe: Recipe, findings: _Findings) -> None:
             stored = load_dumped(json.loads(file.read_text(encoding="utf-8"))["recipe"])
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{file} is not the recipe of a run: {error!r}") from error
-        changes = differences(replace(stored, prices=recipe.prices), recipe)
+        # What a run may go on without.
+        training = replace(stored.training, sharding=recipe.training.sharding)
+        stored = replace(stored, prices=recipe.prices, training=training)
+        changes = differences(stored, recipe)
         if changes:
             raise CheckpointError(
                 f"--run {run_dir} holds a run of another recipe; choose another folder, or undo:\n"
@@ -696,14 +756,21 @@ def _check_run(run_dir: Path, recipe: Recipe, findings: _Findings) -> None:
 
 
 def _try_step(
-    recipe: Recipe, renderer: ChatRenderer, prompts: list[Prompt], findings: _Findings
+    recipe: Recipe,
+    renderer: ChatRenderer,
+    prompts: list[Prompt],
+    findings: _Findings,
+    *,
+    num_devices: int,
 ) -> None:
-    """Loads the models and makes one small step of training; nothing is written."""
+    """Loads the models and makes one small step of training on one device; nothing is written."""
     import torch
     from safetensors import SafetensorError
 
     from grlo.stages.memory import plan_for
-    from grlo.stages.train import build_gold, build_trainer, choose_device, load_gold_prompts
+    from grlo.stages.runs import choose_device
+    from grlo.stages.train_data import load_gold_prompts
+    from grlo.stages.train_parts import build_gold, build_trainer
 
     sampling = replace(
         recipe.sampling,
@@ -720,7 +787,13 @@ def _try_step(
     _heading("One small step with the longest prompts")
     with findings.collect():
         try:
-            recipe = plan_for(recipe, device=device).applied(recipe)
+            plan = plan_for(recipe, device=device, num_devices=num_devices)
+            if plan.sharding == "fsdp" and num_devices > 1:
+                findings.unchecked.append(
+                    f"one step with the real weights: their shards take {num_devices} devices"
+                )
+                return
+            recipe = plan.applied(recipe)
             trainer = build_trainer(
                 recipe,
                 renderer=renderer,

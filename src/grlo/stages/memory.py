@@ -16,8 +16,9 @@ from grlo.rewards import single_rewards
 from grlo.settings import Dtype, Recipe
 
 
-def plan_for(recipe: Recipe, *, device: str) -> MemoryPlan:
-    """The plan for a device of this machine, before anything is loaded.
+def plan_for(recipe: Recipe, *, device: str, num_devices: int = 1) -> MemoryPlan:
+    """The plan for a device of this machine, before anything is loaded; others are taken to have as
+    much memory.
 
     Raises:
         RecipeError: Something is to wait in the CPU's memory, and the device is the CPU.
@@ -30,7 +31,12 @@ def plan_for(recipe: Recipe, *, device: str) -> MemoryPlan:
     if critic is not None and recipe.critic.model is not None:
         critic = _shape(recipe.critic.model, None)
     return plan_with(
-        recipe, device=device, policy=policy, critic=critic, rewards=list(_rewards(recipe))
+        recipe,
+        device=device,
+        policy=policy,
+        critic=critic,
+        rewards=list(_rewards(recipe)),
+        num_devices=num_devices,
     )
 
 
@@ -41,6 +47,7 @@ def plan_with(
     policy: ModelShape,
     critic: ModelShape | None,
     rewards: list[tuple[ModelShape, Dtype | None]],
+    num_devices: int = 1,
 ) -> MemoryPlan:
     """`plan_for` with shapes that are known; the reward models are those of the gold signal too."""
     kind = torch.device(device).type
@@ -55,7 +62,9 @@ def plan_with(
         policy=policy,
         critic=critic,
         rewards=rewards,
-        device_bytes=free_bytes(device),
+        # Processes on CPUs have one memory together.
+        device_bytes=free_bytes(device) // (num_devices if kind == "cpu" else 1),
+        num_devices=num_devices,
     )
 
 

@@ -22,7 +22,7 @@ from grlo.rundir import append_jsonl, read_jsonl, write_atomic
 from grlo.settings import Recipe
 from grlo.stages.models import load_engine, saved_shape
 from grlo.stages.runs import choose_device, open_policy
-from grlo.stages.train import load_prompts
+from grlo.stages.train_data import load_prompts
 from grlo.training.flops import generation
 from grlo.types import SamplingParams
 

@@ -29,7 +29,7 @@ from grlo.rundir import append_jsonl, read_jsonl, write_atomic
 from grlo.settings import Recipe
 from grlo.stages.models import load_engine, weights_identity
 from grlo.stages.runs import choose_device, open_policy
-from grlo.stages.train import load_prompts
+from grlo.stages.train_data import load_prompts
 from grlo.types import Prompt, SamplingParams
 
 # Prompts between two writes: what a kill may cost.

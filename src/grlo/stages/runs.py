@@ -17,8 +17,8 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from grlo.adapters import plain_model
-from grlo.errors import CheckpointError
+from grlo.adapters import class_name, plain_model
+from grlo.errors import CheckpointError, LostRankError
 from grlo.estimates import ModelShape, shape_from_config
 from grlo.peak import measure_peak
 from grlo.prompts.manifests import data_records, in_words
@@ -112,11 +112,24 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """First Ctrl-C (or SIGTERM): finish the step, save, leave. Second: leave at once."""
+def stop_requests(*, is_alone: bool = True) -> Iterator[StopRequest]:
+    """First Ctrl-C (or SIGTERM): finish the step, save, leave. Second: leave at once.
+
+    Args:
+        is_alone: No other process takes part. Else SIGTERM, which launchers send when one of them
+            has ended, is no request: the step could never be finished.
+
+    Raises:
+        LostRankError: SIGTERM, and this process is not alone.
+    """
     request = StopRequest()
 
     def handle(number: int, frame: object) -> None:
+        if number == signal.SIGTERM and not is_alone:
+            raise LostRankError(
+                "ended by SIGTERM, as all processes of a run are when one of them has ended. The "
+                "newest checkpoint is intact; the same command resumes."
+            )
         if request.stop:
             raise KeyboardInterrupt
         request.stop = True
@@ -137,7 +150,7 @@ def model_shape(model: PreTrainedModel) -> ModelShape:
     """Sizes of a model that is in memory."""
     plain = plain_model(model)
     # A configuration names the class that was saved, which may have another head.
-    return shape_from_config(plain.config.to_dict() | {"architectures": [type(plain).__name__]})
+    return shape_from_config(plain.config.to_dict() | {"architectures": [class_name(plain)]})
 
 
 def num_adapter_weights(model: nn.Module) -> int | None:

@@ -2,62 +2,50 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
-
-from transformers import AutoConfig
+from typing import Any
 
 from grlo import registry
-from grlo.benchmarks.loading import choose, load_benchmarks
-from grlo.benchmarks.spec import DataPlaces
-from grlo.errors import DataError, GrloError, RecipeError
-from grlo.estimates import shape_from_config
+from grlo.errors import DataError, GrloError
 from grlo.evaluation.gold import GoldSignal
-from grlo.evaluation.periodic import PeriodicEvaluation, metric_names
-from grlo.inference import is_same_device
-from grlo.interfaces import Algorithm, Benchmark, BuildContext, RolloutEngine
-from grlo.ledger import Ledger
-from grlo.prompts.sampler import PromptSampler
-from grlo.prompts.sources import filter_overlong, read_prompts, suffix_problems
+from grlo.evaluation.periodic import PeriodicEvaluation
+from grlo.prompts.sources import suffix_problems
 from grlo.recipe import dump_recipe
 from grlo.reporting.live import LiveView
-from grlo.rewards import single_rewards, style_problems
-from grlo.rewards.shaping import ShapedReward
-from grlo.rollout import ChatRenderer
 from grlo.rundir import RunDir
-from grlo.settings import Dtype, Recipe
-from grlo.stages.evaluate import judge_of
+from grlo.settings import Recipe
 from grlo.stages.memory import plan_for
 from grlo.stages.report import report
-from grlo.stages.respondents import local_model
 from grlo.stages.runs import (
     begin,
     choose_device,
     machine,
-    model_shape,
     newest_checkpoint,
-    num_adapter_weights,
     open_policy,
     record_data,
     stop_requests,
 )
+from grlo.stages.train_data import hash_prompts, load_evaluation, load_gold_prompts, load_prompts
+from grlo.stages.train_parts import build_evaluation, build_gold, build_trainer
+from grlo.stages.train_saving import Saver
+from grlo.stages.train_team import Team, engine_dtype, follow
 from grlo.trackers import open_trackers
-from grlo.training import checkpoint
 from grlo.training.budget import Budget
-from grlo.training.flops import FlopCounter
+from grlo.training.distributed.problems import require_sound
+from grlo.training.distributed.ranks import Ranks, connected, num_launched
 from grlo.training.gap import gap_problem
-from grlo.training.learner import Learner
-from grlo.training.shared_critic import ValueHead
 from grlo.training.trainer import Trainer
-from grlo.types import Prompt, SamplingParams, StepResult
+from grlo.types import StepResult
 
 
 def train(recipe: Recipe, *, run_dir: Path, started: float | None = None) -> Path:
     """Trains, or resumes the run that the directory holds.
+
+    Where torchrun has started several processes, this one is their leader (rank 0), and the others
+    do `follow_leader`.
 
     Args:
         recipe: What to do.
@@ -72,8 +60,22 @@ def train(recipe: Recipe, *, run_dir: Path, started: float | None = None) -> Pat
         GrloError: What the user has to mend; the newest checkpoint is intact.
     """
     started = time.perf_counter() if started is None else started
+    require_sound(recipe, num_devices=num_launched())
+    with connected(choose_device(recipe.training.device)) as ranks:
+        last = _train(recipe, ranks, run_dir=run_dir, started=started)
+        ranks.send(None)
+        return last
+
+
+def follow_leader(recipe: Recipe) -> None:
+    """What the other processes do while rank 0 does `train`: their share, until it has ended."""
+    with connected(choose_device(recipe.training.device)) as ranks:
+        follow(ranks)
+
+
+def _train(recipe: Recipe, ranks: Ranks, *, run_dir: Path, started: float) -> Path:
     renderer = open_policy(recipe.policy, num_threads=recipe.training.num_threads)
-    device = choose_device(recipe.training.device)
+    device = ranks.device
     prompts = load_prompts(recipe, renderer)
     gold_prompts = load_gold_prompts(recipe, renderer, training=prompts)
     if problems := suffix_problems([*prompts, *gold_prompts], recipe.prompts.suffixes):
@@ -104,27 +106,39 @@ def train(recipe: Recipe, *, run_dir: Path, started: float | None = None) -> Pat
             return last
         attempt = begin(run, start=start, num_steps=num_steps, model=recipe.policy.model)
         facts = machine(device, dtype=recipe.policy.compute_dtype)
-        plan = plan_for(recipe, device=device)
+        plan = plan_for(recipe, device=device, num_devices=ranks.size)
+        planned = plan.applied(recipe, at_most=state.get("micro_batch_tokens"))
+        ranks.send((planned, last))
+        team = Team(ranks, planned)
         trainer = build_trainer(
-            plan.applied(recipe),
+            planned,
             renderer=renderer,
             prompts=prompts,
             device=device,
             attempt=attempt,
             resume_from=last,
             started=started,
+            team=team,
         )
-        gold = build_gold(plan.applied(recipe), trainer, prompts=gold_prompts, device=device)
+        gold = build_gold(planned, trainer, prompts=gold_prompts, device=device, team=team)
         if gold is not None and last is not None:
             gold.load_state_dict(state["gold"])
         evaluation = build_evaluation(recipe, trainer, run, benchmarks=benchmarks, device=device)
         rewards = {"reward": trainer.reward} | ({} if gold is None else {"gold": gold})
         described = {key: registry.describe(reward) for key, reward in rewards.items()}
-        run.append_environment(attempt, {**facts, "memory": plan.facts(), **described})
-        saver = _Saver(trainer, recipe, run, gold=gold, best=state.get("best"))
+        facts |= team.facts() | {"memory": plan.facts(), **described}
+        run.append_environment(attempt, facts)
+        saver = Saver(trainer, recipe, run, gold=gold, best=state.get("best"))
         run.append_ledger(trainer.ledger.drain())
         last = _run_steps(
-            trainer, recipe, run, saver, budget=budget, evaluation=evaluation, start=start
+            trainer,
+            recipe,
+            run,
+            saver,
+            budget=budget,
+            evaluation=evaluation,
+            start=start,
+            is_alone=not ranks.is_group,
         )
         try:
             print(f"report: {report(run_dir)}")
@@ -132,270 +146,6 @@ def train(recipe: Recipe, *, run_dir: Path, started: float | None = None) -> Pat
             print(f"no report: {error}")
         run.append_ledger(trainer.ledger.drain())
         return last
-
-
-def load_prompts(recipe: Recipe, renderer: ChatRenderer) -> list[Prompt]:
-    """All prompts of the recipe that fit its length limit, in order.
-
-    Raises:
-        DataError: A row is malformed, or no prompt is left.
-    """
-    settings = recipe.prompts
-    prompts = [
-        prompt
-        for source in settings.sources
-        for prompt in read_prompts(
-            source, default_style=settings.default_style, suffixes=settings.suffixes
-        )
-    ]
-    prompts = prompts[: settings.limit or None]
-    kept, dropped = filter_overlong(
-        prompts,
-        renderer,
-        max_prompt_tokens=settings.max_prompt_tokens,
-        overlong=settings.overlong,
-    )
-    if problems := style_problems(recipe.reward, kept):
-        raise DataError("\n".join(problems))
-    if dropped:
-        print(
-            f"{len(dropped)} of {len(prompts)} prompts exceed {settings.max_prompt_tokens} tokens"
-        )
-    if not kept:
-        raise DataError(
-            f"all {len(prompts)} prompts exceed prompts.max_prompt_tokens = "
-            f"{settings.max_prompt_tokens}. Raise the limit."
-        )
-    return kept
-
-
-def load_gold_prompts(
-    recipe: Recipe, renderer: ChatRenderer, *, training: Sequence[Prompt]
-) -> list[Prompt]:
-    """Held-out prompts of the gold signal; none where it scores the rollouts of training.
-
-    Raises:
-        DataError: A row is malformed, no prompt is left, or the gold reward does not score what it
-            would be given.
-    """
-    gold = recipe.gold
-    if gold is None:
-        return []
-    prompts = [
-        prompt
-        for source in gold.sources
-        for prompt in read_prompts(
-            source, default_style=recipe.prompts.default_style, suffixes=recipe.prompts.suffixes
-        )
-    ]
-    if problems := style_problems(gold.reward, prompts if gold.sources else training):
-        raise DataError("\n".join(f"gold: {problem}" for problem in problems))
-    kept, dropped = filter_overlong(
-        prompts,
-        renderer,
-        max_prompt_tokens=recipe.prompts.max_prompt_tokens,
-        overlong=recipe.prompts.overlong,
-    )
-    if dropped:
-        print(f"gold: {len(dropped)} of {len(prompts)} prompts are too long")
-    if gold.sources and not kept:
-        raise DataError(f"gold.sources: none of {len(prompts)} prompts is left.")
-    trained = {prompt.id for prompt in training}
-    if seen := sum(prompt.id in trained for prompt in kept):
-        print(f"gold: {seen} of {len(kept)} prompts are trained on, so they are not held out")
-    return kept
-
-
-def hash_prompts(prompts: list[Prompt]) -> str:
-    """SHA-256 of the prompts that a run draws from, in order."""
-    digest = hashlib.sha256()
-    for prompt in prompts:
-        digest.update(f"{prompt.id}\x1f{prompt.style}\x1f{prompt.reference}\x1e".encode())
-    return digest.hexdigest()
-
-
-def build_trainer(
-    recipe: Recipe,
-    *,
-    renderer: ChatRenderer,
-    prompts: list[Prompt],
-    device: str,
-    attempt: int = 0,
-    resume_from: Path | None = None,
-    started: float | None = None,
-) -> Trainer:
-    """Loads models and puts the parts of a run together, in the state of `resume_from`.
-
-    The recipe says how much memory may be used: a plan for it (`grlo.stages.memory`) is applied.
-
-    Time from the moment `started` (`time.perf_counter`) on is accounted for in the ledger, as
-    loading until the models are there.
-    """
-    devices = _devices(recipe, device)
-    ledger = Ledger(
-        device=device,
-        num_devices=len(devices),
-        attempt=attempt,
-        since=started,
-        energy_of=devices,
-    )
-    context = BuildContext(
-        device=device,
-        seed=recipe.seed,
-        decode=renderer.decode,
-        offload=recipe.training.offload,
-    )
-    with ledger.phase("load", step=0, since=started):
-        learner = Learner(recipe, device=device, checkpoint=resume_from)
-        reward = cast(Any, recipe.reward).build(context=context)
-        if recipe.shaping.is_on:
-            reward = ShapedReward(
-                reward,
-                recipe.shaping,
-                max_tokens=recipe.sampling.max_tokens,
-                count_tokens=lambda text: len(
-                    renderer.tokenizer.encode(text, add_special_tokens=False)
-                ),
-            )
-        engine = _build_engine(recipe, learner, renderer, context)
-        if resume_from is not None:
-            checkpoint.restore(resume_from, learner)
-        engine.load_weights(learner.policy_weights())
-    trainer = Trainer(
-        prompts=PromptSampler(
-            prompts, prompts_per_step=recipe.sampling.prompts_per_step, seed=recipe.seed
-        ),
-        renderer=renderer,
-        engine=engine,
-        reward=reward,
-        algorithm=cast(Algorithm, recipe.algorithm),
-        learner=learner,
-        sampling=SamplingParams(
-            max_tokens=recipe.sampling.max_tokens,
-            temperature=recipe.sampling.temperature,
-            num_samples=recipe.sampling.samples_per_prompt,
-        ),
-        max_draws=recipe.sampling.max_draws,
-        overlap=recipe.training.overlap,
-        ledger=ledger,
-        count_flops=_flop_counter(recipe, learner, reward=recipe.reward),
-        seed=recipe.seed,
-    )
-    if resume_from is not None:
-        state = cast(Any, checkpoint.read_state(resume_from))
-        trainer.load_state_dict(state["trainer"])
-        learner.micro_batches.limit(state.get("micro_batch_tokens"))
-    return trainer
-
-
-def build_gold(
-    recipe: Recipe, trainer: Trainer, *, prompts: Sequence[Prompt], device: str
-) -> GoldSignal | None:
-    """The gold signal of a run, if its recipe has one."""
-    if recipe.gold is None:
-        return None
-    context = BuildContext(device=device, seed=recipe.seed, offload=recipe.training.offload)
-    with trainer.ledger.phase("load", step=0):
-        reward = cast(Any, recipe.gold.reward).build(context=context)
-    return GoldSignal(
-        recipe.gold,
-        reward,
-        prompts=prompts,
-        engine=trainer.engine,
-        renderer=trainer.renderer,
-        sampling=replace(trainer.sampling, num_samples=recipe.gold.samples_per_prompt),
-        ledger=trainer.ledger,
-        count_flops=_flop_counter(recipe, trainer.learner, reward=recipe.gold.reward),
-        seed=recipe.seed,
-    )
-
-
-def load_evaluation(recipe: Recipe, *, device: str) -> list[Benchmark]:
-    """The benchmarks that are run during training, ready to be run.
-
-    Raises:
-        RecipeError: There is no such suite, benchmark or judge, or `checkpoint.best_by` names a
-            score that there will not be.
-        DataError: The rows of a benchmark cannot be found or read.
-    """
-    settings = recipe.evaluation
-    if settings is None:
-        return []
-    choice = choose(
-        suite=settings.suite or None,
-        names=settings.benchmarks,
-        variants=settings.rows,
-        limit=settings.limit,
-    )
-    choice = replace(
-        choice,
-        max_tokens=settings.max_tokens,
-        num_samples=settings.num_samples,
-        places=DataPlaces(folder=Path(settings.data) if settings.data else None),
-    )
-    judge = Path(settings.judge) if settings.judge else None
-    benchmarks = load_benchmarks(
-        choice, make_judge=judge_of(judge, device=device, seed=recipe.seed)
-    )
-    known = metric_names(benchmarks)
-    best_by = recipe.checkpoint.best_by
-    if best_by.startswith("eval/") and best_by not in known:
-        raise RecipeError(
-            f"checkpoint.best_by: there is no {best_by!r}; the section evaluation has "
-            f"{', '.join(known)}."
-        )
-    return benchmarks
-
-
-def build_evaluation(
-    recipe: Recipe,
-    trainer: Trainer,
-    run: RunDir,
-    *,
-    benchmarks: Sequence[Benchmark],
-    device: str,
-) -> PeriodicEvaluation | None:
-    """The evaluations of a run, if its recipe has any."""
-    if recipe.evaluation is None:
-        return None
-    return PeriodicEvaluation(
-        benchmarks,
-        every=recipe.evaluation.every,
-        respondent=local_model(
-            lambda: trainer.engine,
-            cast(ChatRenderer, trainer.renderer),
-            shape=model_shape(trainer.learner.policy),
-            device=device,
-        ),
-        folder=run.evaluation,
-        ledger=trainer.ledger,
-        seed=recipe.seed,
-    )
-
-
-def _devices(recipe: Recipe, device: str) -> list[str]:
-    """What the run occupies: the learner's device, and a GPU that the engine has to itself."""
-    own: str = getattr(recipe.engine, "device", None) or device
-    return [device] if own == "cpu" or is_same_device(own, device) else [device, own]
-
-
-def _build_engine(
-    recipe: Recipe, learner: Learner, renderer: ChatRenderer, context: BuildContext
-) -> RolloutEngine:
-    """The engine on the learner's own module where type and device agree and it never draws while
-    that is updated; else on a copy."""
-    context = replace(
-        context,
-        save_tokenizer=renderer.save_tokenizer,
-        reserved_bytes=learner.pending_bytes,
-        snapshot=recipe.training.overlap,
-    )
-    settings = replace(cast(Any, recipe.engine), dtype=_engine_dtype(recipe))
-    return settings.build(learner.policy, context=context, live=True)
-
-
-def _engine_dtype(recipe: Recipe) -> Dtype:
-    return cast(Any, recipe.engine).dtype or recipe.policy.compute_dtype
 
 
 def _stop_reason(state: Mapping[str, Any]) -> str:
@@ -408,11 +158,12 @@ def _run_steps(
     trainer: Trainer,
     recipe: Recipe,
     run: RunDir,
-    saver: _Saver,
+    saver: Saver,
     *,
     budget: Budget,
     evaluation: PeriodicEvaluation | None,
     start: int,
+    is_alone: bool,
 ) -> Path:
     """Runs the remaining steps, records each, and leaves a checkpoint as often as asked."""
     stop = recipe.training.steps
@@ -424,9 +175,12 @@ def _run_steps(
         config=dump_recipe(recipe),
     )
     path = run.checkpoint(start)
-    dtypes = (recipe.policy.compute_dtype, _engine_dtype(recipe))
+    dtypes = (recipe.policy.compute_dtype, engine_dtype(recipe))
     has_warned = False
-    with stop_requests() as request, LiveView(total_steps=stop, start_step=start) as view:
+    with (
+        stop_requests(is_alone=is_alone) as request,
+        LiveView(total_steps=stop, start_step=start) as view,
+    ):
         trainer.progress_of = view.progress
         view.total = trainer.learner.num_steps = budget.expected_steps(start, most=stop)
         try:
@@ -516,77 +270,3 @@ def _with_metrics(
         seconds = sum(cost.seconds for cost in evaluated)
         metrics["time/evaluate"] = metrics.get("time/evaluate", 0.0) + seconds
     return replace(result, metrics=metrics)
-
-
-@dataclass
-class _Saver:
-    """Writes checkpoints and removes those that are no longer wanted."""
-
-    trainer: Trainer
-    recipe: Recipe
-    run: RunDir
-    gold: GoldSignal | None
-    best: dict[str, float] | None
-    """Step and value of the best checkpoint by `best_by`."""
-
-    @property
-    def best_by(self) -> str:
-        """The metric that decides which checkpoint is the best."""
-        default = "reward/mean" if self.gold is None else "gold/mean"
-        return self.recipe.checkpoint.best_by or default
-
-    def wants(self, result: StepResult) -> bool:
-        """Whether a step is the best so far by a metric that is rare enough to be worth a
-        checkpoint of its own; the reward is there at every step."""
-        return self.best_by != "reward/mean" and self._is_best(result)
-
-    def _is_best(self, result: StepResult) -> bool:
-        value = result.metrics.get(self.best_by)
-        return value is not None and (self.best is None or value > self.best["value"])
-
-    def save(self, result: StepResult) -> Path:
-        if self._is_best(result):
-            self.best = {"step": result.step, "value": result.metrics[self.best_by]}
-        path = self.run.checkpoint(result.step)
-        with self.trainer.ledger.phase("checkpoint", step=result.step):
-            checkpoint.save(
-                path,
-                self.trainer.learner,
-                cast(ChatRenderer, self.trainer.renderer),
-                state={
-                    "step": result.step,
-                    "best": self.best,
-                    "gold": None if self.gold is None else self.gold.state_dict(),
-                    "trainer": self.trainer.state_dict(),
-                    "micro_batch_tokens": self.trainer.learner.micro_batches.max_tokens,
-                },
-            )
-        keep: set[str] = set()
-        if self.best is not None and self.recipe.checkpoint.keep_best:
-            keep = {self.run.checkpoint(int(self.best["step"])).name}
-        checkpoint.prune(
-            self.run.checkpoints_dir, keep_last=self.recipe.checkpoint.keep_last, keep=keep
-        )
-        return path
-
-
-def _flop_counter(recipe: Recipe, learner: Learner, *, reward: object) -> FlopCounter:
-    critic = None if isinstance(learner.critic, ValueHead) else learner.critic
-    adapters = {name: num_adapter_weights(model) for name, model in learner.models().items()}
-    return FlopCounter(
-        policy=model_shape(learner.policy),
-        critic=None if critic is None else model_shape(critic),
-        rewards=tuple(
-            (shape_from_config(AutoConfig.from_pretrained(model).to_dict()), frozenset(part.styles))
-            for part in single_rewards(reward)
-            if isinstance(model := getattr(part.settings, "model", None), str)
-        ),
-        has_reference=learner.algorithm.needs_reference,
-        annotates_policy=learner.num_updates > 1 or learner.algorithm.needs_old_logprobs,
-        num_epochs=recipe.training.num_epochs,
-        critic_warmup_steps=getattr(recipe.algorithm, "critic_warmup_steps", 0),
-        shares_prompts=recipe.policy.attention == "packed",
-        adapters={name: count for name, count in adapters.items() if count is not None},
-        shares_trunk=recipe.critic.share_trunk,
-        detaches_values=recipe.critic.detach,
-    )

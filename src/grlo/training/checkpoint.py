@@ -3,7 +3,8 @@
 A checkpoint is an ordinary Hugging Face model (adapters merged in) with its tokenizer, a critic
 beside it in the same form (or its head, where the trunk is the policy's), the optimizer's state as
 safetensors, and everything else as JSON. It is written into a temporary folder, listed with SHA-256
-in a manifest, synced, and renamed into place.
+in a manifest, synced, and renamed into place. Of several processes the leader does that; where
+weights are in shards the others give it theirs, and write their part of the optimizer's state.
 """
 
 from __future__ import annotations
@@ -13,29 +14,26 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from grlo.adapters import merged_weights, plain_model
 from grlo.errors import CheckpointError
+from grlo.passes import is_sharded
 from grlo.rollout import ChatRenderer
 from grlo.rundir import PARTIAL, list_checkpoints
+from grlo.training.optimizer_files import FILE, read_states, write_states
 from grlo.training.optimizers import loaded_state, moment_names, stored_state
 from grlo.training.shared_critic import ValueHead, save_value_head
 
 FORMAT = 1
-_MANIFEST, _STATE, _OPTIMIZER = (
-    "grlo_manifest.json",
-    "grlo_state.json",
-    "grlo_optimizer.safetensors",
-)
+_MANIFEST, _STATE = "grlo_manifest.json", "grlo_state.json"
 
 
 class Trained(Protocol):
@@ -67,6 +65,7 @@ def save(
     renderer: ChatRenderer,
     *,
     state: Mapping[str, object],
+    tell_others: Callable[[Path], None] = lambda folder: None,
 ) -> None:
     """Writes a checkpoint; `path` either does not exist afterwards or is whole.
 
@@ -76,6 +75,8 @@ def save(
         renderer: Its tokenizer is saved with the model, and its template with the tokenizer, so
             that the checkpoint can be talked to as it was trained.
         state: JSON-able rest: step, running statistics.
+        tell_others: Has the other processes of a run with sharded weights do `save_share` with the
+            folder that it is told.
 
     Raises:
         CheckpointError: The disk is full or not writable; nothing is left at `path`.
@@ -85,6 +86,7 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         _require_space(temporary, learner)
+        tell_others(temporary)
         _save_model(temporary, learner.policy)
         GenerationConfig(
             eos_token_id=list(renderer.stop_ids), pad_token_id=renderer.pad_id
@@ -94,7 +96,7 @@ def save(
             save_value_head(temporary / "critic", learner.critic)
         elif learner.critic is not None:
             _save_model(temporary / "critic", learner.critic)
-        save_file(_optimizer_tensors(learner), temporary / _OPTIMIZER)
+        write_states(temporary, _optimizer_tensors(learner))
         _write_json(temporary / _STATE, {"format": FORMAT, **state})
         files = sorted(file for file in temporary.rglob("*") if file.is_file())
         manifest = {str(file.relative_to(temporary)): _sha256(file) for file in files}
@@ -117,6 +119,16 @@ def save(
         raise
 
 
+def save_share(folder: Path, learner: Trained) -> None:
+    """What another process than the leader does while that saves models whose weights are in
+    shards, in the same order."""
+    for model in (learner.policy, learner.critic):
+        if model is not None and is_sharded(model):
+            for _ in merged_weights(model):
+                pass
+    write_states(folder, _optimizer_tensors(learner))
+
+
 def model_files(path: Path) -> list[Path]:
     """The files of a whole checkpoint that make up the plain model with its tokenizer.
 
@@ -124,7 +136,7 @@ def model_files(path: Path) -> list[Path]:
         CheckpointError: The folder is no checkpoint of ours, or damaged.
     """
     read_state(path)
-    ours = (_MANIFEST, _STATE, _OPTIMIZER)
+    ours = (_MANIFEST, _STATE, FILE)
     return sorted(file for file in path.iterdir() if file.is_file() and file.name not in ours)
 
 
@@ -164,7 +176,12 @@ def restore(path: Path, learner: Trained) -> None:
     Raises:
         CheckpointError: The stored tensors do not fit the learner's parameters.
     """
-    stored = load_file(path / _OPTIMIZER)
+    parameters = {
+        f"{model_name}.{name}": parameter
+        for model_name, model in learner.models().items()
+        for name, parameter in model.named_parameters()
+    }
+    stored = read_states(path, parameters)
     expected: set[str] = set()
     for model_name in learner.models():
         with learner.at_work(model_name):
@@ -228,7 +245,7 @@ def _optimizer_tensors(learner: Trained) -> dict[str, Tensor]:
 def _save_model(path: Path, model: PreTrainedModel) -> None:
     plain = plain_model(model)
     with torch.no_grad():
-        weights = dict(merged_weights(model))
+        weights = dict(merged_weights(model, on_cpu=is_sharded(model)))
     use_cache = plain.config.use_cache
     # The learner switches the cache off; whoever loads the checkpoint to generate wants it.
     plain.config.use_cache = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from grlo.adapters import merged_weights
+from grlo.adapters import merged_weights, whole_tensor
 from grlo.batch import (
     AnnotatedBatch,
     Batch,
@@ -30,7 +29,9 @@ from grlo.errors import NonFiniteError
 from grlo.interfaces import ActorCritic, Algorithm, Progress, silent
 from grlo.offload import Offload
 from grlo.seeding import derive_seed
-from grlo.settings import OptimizerSettings, Recipe
+from grlo.settings import Recipe
+from grlo.training.averages import TokenAverages
+from grlo.training.batch_metrics import explained_variance, logprob_gap
 from grlo.training.memory import MicroBatches, explained
 from grlo.training.metrics import with_effective_sample_size
 from grlo.training.models import (
@@ -44,12 +45,14 @@ from grlo.training.models import (
     without_adapters,
 )
 from grlo.training.optimizers import build_optimizer, moment_bytes
+from grlo.training.schedule import learning_rate
 from grlo.training.shared_critic import (
     ValueHead,
     load_value_head,
     token_logprobs_and_values,
     values_of_frozen_trunk,
 )
+from grlo.training.undivided import Undivided
 
 
 class Learner:
@@ -57,10 +60,18 @@ class Learner:
 
     Batches come and go on the CPU; micro-batches of a token budget visit the device. Weights of the
     loss are made over a whole mini-batch before it is cut, so that the cut cannot change the
-    gradient.
+    gradient. Where several processes train together each has a learner, all are given the same
+    batches, and each reads its share of the rows.
     """
 
-    def __init__(self, recipe: Recipe, *, device: str, checkpoint: Path | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        device: str,
+        checkpoint: Path | None = None,
+        division: Undivided | None = None,
+    ) -> None:
         """Loads the models the recipe names, or full-size ones from a checkpoint of the run.
 
         Args:
@@ -68,14 +79,22 @@ class Learner:
             device: Where the models live.
             checkpoint: Folder whose weights replace those of policy and critic, except where
                 adapters are trained: those are put back by `grlo.training.checkpoint.restore`.
+            division: How work is divided among processes; None is one process.
         """
+        self.division = division or Undivided()
         self.algorithm = cast(Algorithm, recipe.algorithm)
         self.settings = recipe.training
         self.num_steps: float = recipe.training.steps
         """Steps of the run, for the schedule of the learning rate; a budget may end it before."""
         self.device = device
-        self.micro_batches = MicroBatches(recipe.training.micro_batch_tokens)
-        self._offload = Offload(recipe.training.offload, device=device)
+        self.micro_batches = MicroBatches(
+            recipe.training.micro_batch_tokens,
+            # The others would go on with micro-batches of another size, and what a failed pass of
+            # a sharded model owes them is not known.
+            fixed_by="training.micro_batch_tokens" if self.division.size > 1 else "",
+        )
+        offload = () if self.division.is_sharded else recipe.training.offload
+        self._offload = Offload(offload, device=device)
         self._temperature = recipe.sampling.temperature
         self._horizon = recipe.sampling.max_tokens
         self._compute_dtype = DTYPES[recipe.policy.compute_dtype]
@@ -89,16 +108,22 @@ class Learner:
             policy = replace(policy, model=str(checkpoint), revision=None)
         if checkpoint is not None and critic.lora is None and not critic.share_trunk:
             critic = replace(critic, model=str(checkpoint / "critic"))
-        self.policy = load_policy(policy, device=device)
+        loaded, dtype = self.division.load_device(device), self._compute_dtype
+        self.policy = load_policy(policy, device=loaded)
         self.critic: PreTrainedModel | ValueHead | None = None
         if self.algorithm.needs_critic and critic.share_trunk:
             self.critic = load_value_head(self.policy, checkpoint=checkpoint)
         elif self.algorithm.needs_critic:
-            self.critic = load_critic(recipe.policy, critic, device=device)
+            self.critic = load_critic(recipe.policy, critic, device=loaded)
+            self.critic = self.division.place(self.critic, "critic", dtype=dtype)
         self._critic_settings = critic
         self._reference: PreTrainedModel | None = None
         if self.algorithm.needs_reference and recipe.policy.lora is None:
-            self._reference = load_reference(recipe.policy, device=device)
+            self._reference = load_reference(recipe.policy, device=loaded)
+            self._reference = self.division.place(self._reference, "reference", dtype=dtype)
+        self.policy = self.division.place(self.policy, "policy", dtype=dtype)
+        if isinstance(self.critic, ValueHead):
+            self.critic.to(device)
         for name, model in (("critic", self.critic), ("reference", self._reference)):
             if model is not None:
                 with self._offload.model(name, model):
@@ -128,13 +153,16 @@ class Learner:
         with torch.no_grad():
             yield from merged_weights(self.policy)
 
+    def tell_checkpoint(self, folder: Path) -> None:
+        """Has other processes write their share of a checkpoint, where they have one."""
+
     @property
     def pending_bytes(self) -> int:
         """Memory that both moments will take from the first update on, and keep."""
         if "optimizer" in self.settings.offload:
             return 0
         return sum(
-            moment_bytes(parameter, self._optimizer_settings[name])
+            moment_bytes(parameter, self._optimizer_settings[name]) // self.division.num_shards
             for name, optimizer in self.optimizers.items()
             for group in optimizer.param_groups
             for parameter in group["params"]
@@ -220,15 +248,18 @@ class Learner:
             NonFiniteError: A loss or gradient is not finite; that optimizer has not moved.
         """
         # Dropout, where a model has it, is the only randomness here.
-        torch.manual_seed(derive_seed(self._seed, "update", step))
+        others = (self.division.rank,) if self.division.rank else ()
+        torch.manual_seed(derive_seed(self._seed, "update", step, *others))
         for name, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(
                     self._optimizer_settings[name], step=step, num_steps=self.num_steps
                 )
         passes = self._passes(step)
-        averages = _TokenAverages(
-            progress, num_rows=len(batch.tokens_BT) * self.settings.num_epochs * len(passes)
+        averages = TokenAverages(
+            progress,
+            num_rows=len(batch.tokens_BT) * self.settings.num_epochs * len(passes),
+            num_processes=self.division.size,
         )
         metrics = {"policy/learning_rate": self.optimizers["policy"].param_groups[0]["lr"]}
         if batch.old_logprobs_BT is not None:
@@ -245,7 +276,8 @@ class Learner:
                     with self._present(names):
                         self._update(names, minibatch, averages, metrics)
         metrics["update/micro_batch_tokens"] = self.micro_batches.max_tokens
-        return metrics | with_effective_sample_size(averages.means())
+        averages.become_sum(self.division.gather(averages.part()))
+        return metrics | averages.largest | with_effective_sample_size(averages.means())
 
     def _passes(self, step: int) -> list[tuple[str, ...]]:
         """The models that each pass over a mini-batch trains."""
@@ -264,7 +296,7 @@ class Learner:
         self,
         names: tuple[str, ...],
         minibatch: TrainBatch,
-        averages: _TokenAverages,
+        averages: TokenAverages,
         metrics: dict[str, float],
     ) -> None:
         """One step of the optimizers of a pass on one mini-batch, cut into micro-batches."""
@@ -282,16 +314,24 @@ class Learner:
             for name in names:
                 self.optimizers[name].zero_grad(set_to_none=True)
 
-        def accumulate(rows: Tensor, micro: TrainBatch) -> None:
+        def accumulate(rows: Tensor | None, micro: TrainBatch) -> None:
             loss = torch.zeros((), device=self.device)
-            token_losses = self._token_losses(names, micro, metrics)
+            token_losses = self._token_losses(names, micro)
             for name, token_loss in token_losses.items():
-                weights = weights_BT[name][rows, : micro.tokens_BT.shape[1]].to(self.device)
+                weights: Tensor | float = 0.0
+                if rows is not None:
+                    weights = weights_BT[name][rows, : micro.tokens_BT.shape[1]].to(self.device)
                 part = (torch.where(micro.mask_BT, token_loss.loss_BT, 0.0) * weights).sum()
-                if not torch.isfinite(part):
-                    raise NonFiniteError(_non_finite(f"{name} loss is {part.item()}"))
+                if rows is not None and not torch.isfinite(part):
+                    error = NonFiniteError(_non_finite(f"{name} loss is {part.item()}"))
+                    self.division.note(error)
                 loss = loss + part
             loss.backward()
+            if rows is None:
+                return
+            if micro.old_logprobs_BT is None and "policy" in token_losses:
+                gap_BT = token_losses["policy"].metrics_BT["engine/logprob_gap"]
+                averages.add_largest("engine/logprob_gap_max", float(gap_BT.max()))
             averages.add(
                 {key: x for part in token_losses.values() for key, x in part.metrics_BT.items()},
                 micro.mask_BT,
@@ -299,13 +339,17 @@ class Learner:
 
         read = self.rows_to_read(minibatch)
         self._by_micro_batches(minibatch, accumulate, rows=read, start=start)
+        self.division.agree()
         if self._unread_metrics is not None:
-            is_unread_B = torch.ones(len(minibatch.tokens_BT), dtype=torch.bool)
-            is_unread_B[read] = False
-            averages.add_unread(self._unread_metrics, minibatch.mask_BT[is_unread_B])
+            if self.division.rank == 0:  # Once for all.
+                is_unread_B = torch.ones(len(minibatch.tokens_BT), dtype=torch.bool)
+                is_unread_B[read] = False
+                averages.add_unread(self._unread_metrics, minibatch.mask_BT[is_unread_B])
             if not len(read):
                 # A gradient of zero still moves weights, by momentum and weight decay.
                 _fill_gradients(self.policy)
+        for name in names:
+            self.division.sum_gradients(self.models()[name])
         norms = {name: self._clip_gradient(name) for name in names}
         for name, norm in norms.items():
             optimizer = self.optimizers[name]
@@ -317,14 +361,13 @@ class Learner:
     def _clip_gradient(self, name: str) -> float:
         """Norm of a model's gradient before it was clipped."""
         limit = self._optimizer_settings[name].max_grad_norm or math.inf
-        norm = float(nn.utils.clip_grad_norm_(self.models()[name].parameters(), limit))
+        norm = nn.utils.clip_grad_norm_(self.models()[name].parameters(), limit)
+        norm = float(whole_tensor(norm))
         if not math.isfinite(norm):
             raise NonFiniteError(_non_finite(f"{name} gradient norm is {norm}"))
         return norm
 
-    def _token_losses(
-        self, names: tuple[str, ...], micro: TrainBatch, metrics: dict[str, float]
-    ) -> dict[str, TokenLoss]:
+    def _token_losses(self, names: tuple[str, ...], micro: TrainBatch) -> dict[str, TokenLoss]:
         """The losses of a pass by model, as they are added up."""
         # Only an algorithm that says so is known not to use the entropy's gradient.
         has_entropy = getattr(self.algorithm, "entropy_coefficient", 1.0) != 0
@@ -339,11 +382,11 @@ class Learner:
                 compute_dtype=self._compute_dtype,
                 entropy=entropy,
             )
-            return {"policy": self._policy_loss(logprobs_BT, entropy_BT, micro, metrics)}
+            return {"policy": self._policy_loss(logprobs_BT, entropy_BT, micro)}
         logprobs_BT, entropy_BT, values_BT = self._shared_pass(micro, entropy=entropy)
         return {
             "critic": self._value_loss(values_BT, micro),
-            "policy": self._policy_loss(logprobs_BT, entropy_BT, micro, metrics),
+            "policy": self._policy_loss(logprobs_BT, entropy_BT, micro),
         }
 
     def _shared_pass(
@@ -360,19 +403,12 @@ class Learner:
             detach=self._critic_settings.detach,
         )
 
-    def _policy_loss(
-        self,
-        logprobs_BT: Tensor,
-        entropy_BT: Tensor,
-        micro: TrainBatch,
-        metrics: dict[str, float],
-    ) -> TokenLoss:
+    def _policy_loss(self, logprobs_BT: Tensor, entropy_BT: Tensor, micro: TrainBatch) -> TokenLoss:
         token_loss = self.algorithm.policy_loss(logprobs_BT, entropy_BT, micro)
         if micro.old_logprobs_BT is not None:
             return token_loss
-        gap_BT = (logprobs_BT.detach() - micro.engine_logprobs_BT).abs() * micro.mask_BT
-        largest = metrics.get("engine/logprob_gap_max", 0.0)
-        metrics["engine/logprob_gap_max"] = max(largest, float(gap_BT.max()))
+        gap_BT = (logprobs_BT.detach() - micro.engine_logprobs_BT).abs()
+        gap_BT = torch.where(micro.mask_BT, gap_BT, 0.0)
         return TokenLoss(
             token_loss.loss_BT, {**token_loss.metrics_BT, "engine/logprob_gap": gap_BT}
         )
@@ -392,54 +428,63 @@ class Learner:
     def _by_micro_batches(
         self,
         batch: Batch,
-        work: Callable[[Tensor, TrainBatch], None],
+        work: Callable[[Tensor | None, TrainBatch], None],
         *,
         rows: Tensor | None = None,
         start: Callable[[], None] = lambda: None,
     ) -> None:
-        """Does `work` on rows of a batch in parts that fit the device.
+        """Does `work` on this process's share of rows of a batch, in parts that fit the device.
 
         Args:
             batch: What to cut.
-            work: Told the row numbers of each part, and given the part on the device.
-            rows: Row numbers to cut; None is all.
+            work: Told the row numbers of each part, and given the part on the device. Without
+                numbers its results count nowhere: others are not done yet.
+            rows: Row numbers to divide; None is all.
             start: As in `MicroBatches.run`.
         """
         rows = torch.arange(len(batch.tokens_BT)) if rows is None else rows
-        if not len(rows):
+        batch = cast(TrainBatch, batch)
+
+        def part(rows: Tensor) -> TrainBatch:
+            return to_device(take_rows(batch, rows), self.device)
+
+        own = self.division.rows(batch, rows)
+        if len(own):
+            self.micro_batches.run(
+                take_rows(batch, own),
+                lambda places: work(own[places], part(own[places])),
+                start=start,
+            )
+        else:
             start()
-            return
-        read = take_rows(cast(TrainBatch, batch), rows)
-        self.micro_batches.run(
-            read,
-            lambda part: work(rows[part], to_device(take_rows(read, part), self.device)),
-            start=start,
-        )
+        self.division.finish(lambda: work(None, part(_shortest(batch, rows))))
 
     def _logprobs(self, model: nn.Module, batch: Batch) -> Tensor:
         logprobs_BT = torch.zeros_like(batch.engine_logprobs_BT)
 
-        def annotate(rows: Tensor, micro: TrainBatch) -> None:
+        def annotate(rows: Tensor | None, micro: TrainBatch) -> None:
             values, _ = token_logprobs(
                 model,
                 micro,
                 temperature=self._temperature,
                 compute_dtype=self._compute_dtype,
             )
-            logprobs_BT[rows, : values.shape[1]] = values.cpu()
+            if rows is not None:
+                logprobs_BT[rows, : values.shape[1]] = values.cpu()
 
         self._by_micro_batches(batch, annotate)
-        return logprobs_BT
+        return self.division.total(logprobs_BT)
 
     def _values(self, batch: Batch) -> Tensor:
         values_BT = torch.zeros_like(batch.engine_logprobs_BT)
 
-        def annotate(rows: Tensor, micro: TrainBatch) -> None:
+        def annotate(rows: Tensor | None, micro: TrainBatch) -> None:
             values = self._micro_values(micro)
-            values_BT[rows, : values.shape[1]] = values.cpu()
+            if rows is not None:
+                values_BT[rows, : values.shape[1]] = values.cpu()
 
         self._by_micro_batches(batch, annotate)
-        return values_BT
+        return self.division.total(values_BT)
 
     def _micro_values(self, micro: TokenBatch) -> Tensor:
         """Values without log-probabilities; a trunk that is the policy's takes no gradient."""
@@ -453,86 +498,19 @@ class Learner:
     def _logprobs_and_values(self, batch: Batch) -> tuple[Tensor, Tensor]:
         logprobs_BT, values_BT = (torch.zeros_like(batch.engine_logprobs_BT) for _ in range(2))
 
-        def annotate(rows: Tensor, micro: TrainBatch) -> None:
+        def annotate(rows: Tensor | None, micro: TrainBatch) -> None:
             logprobs, _, values = self._shared_pass(micro)
-            logprobs_BT[rows, : values.shape[1]] = logprobs.cpu()
-            values_BT[rows, : values.shape[1]] = values.cpu()
+            if rows is not None:
+                logprobs_BT[rows, : values.shape[1]] = logprobs.cpu()
+                values_BT[rows, : values.shape[1]] = values.cpu()
 
         self._by_micro_batches(batch, annotate)
-        return logprobs_BT, values_BT
+        return self.division.total(logprobs_BT), self.division.total(values_BT)
 
 
-def learning_rate(settings: OptimizerSettings, *, step: int, num_steps: float) -> float:
-    """The rate of a step (1 is the first): linear warm-up, constant, then the schedule's decay."""
-    if step <= settings.warmup_steps:
-        return settings.learning_rate * step / settings.warmup_steps
-    if settings.schedule == "constant":
-        return settings.learning_rate
-    start = max(settings.warmup_steps, settings.decay_start * num_steps)
-    done = min(max((step - start) / max(num_steps - start, 1), 0.0), 1.0)
-    left = 1 - done if settings.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-    return settings.learning_rate * (settings.final_fraction + (1 - settings.final_fraction) * left)
-
-
-def logprob_gap(logprobs_BT: Tensor, batch: Batch) -> dict[str, float]:
-    """Mean and largest absolute difference to the engine's log-probabilities, in nats."""
-    gap = (logprobs_BT - batch.engine_logprobs_BT)[batch.mask_BT].abs()
-    return {
-        "engine/logprob_gap": float(gap.mean()),
-        "engine/logprob_gap_max": float(gap.max()),
-    }
-
-
-def explained_variance(batch: TrainBatch) -> float:
-    """1 - Var(R - V_old) / Var(R) over response tokens; 0 where the returns have no spread."""
-    assert batch.returns_BT is not None
-    assert batch.old_values_BT is not None
-    returns = batch.returns_BT[batch.mask_BT]
-    spread = float(returns.var(correction=0))
-    if spread == 0:
-        return 0.0
-    residual = returns - batch.old_values_BT[batch.mask_BT]
-    return 1 - float(residual.var(correction=0)) / spread
-
-
-class _TokenAverages:
-    """Means of per-token quantities over all micro-batches of a step, as far as it has come."""
-
-    def __init__(self, progress: Progress, *, num_rows: int) -> None:
-        self._progress, self._num_rows = progress, num_rows
-        self._rows = self._tokens = 0
-        self._sums: dict[str, float] = defaultdict(float)
-        self._counts: dict[str, int] = defaultdict(int)
-        self.mark()
-
-    def mark(self) -> None:
-        """Remembers what has been added up to here."""
-        self._marked = (self._rows, self._tokens, dict(self._sums), dict(self._counts))
-
-    def rewind(self) -> None:
-        """Forgets what has been added since `mark`."""
-        self._rows, self._tokens, sums, counts = self._marked
-        self._sums, self._counts = defaultdict(float, sums), defaultdict(int, counts)
-
-    def add(self, metrics_BT: Mapping[str, Tensor], mask_BT: Tensor) -> None:
-        count = int(mask_BT.sum())
-        for name, values_BT in metrics_BT.items():
-            self._sums[name] += float(values_BT[mask_BT].sum())
-            self._counts[name] += count
-        self._rows += len(mask_BT)
-        self._tokens += count
-        self._progress(done=self._rows, total=self._num_rows, tokens=self._tokens)
-
-    def add_unread(self, metrics: Mapping[str, float], mask_BT: Tensor) -> None:
-        """Rows whose tokens were not read, with what is known of each token all the same."""
-        count = int(mask_BT.sum())
-        for name, value in metrics.items():
-            self._sums[name] += value * count
-            self._counts[name] += count
-        self._rows += len(mask_BT)
-
-    def means(self) -> dict[str, float]:
-        return {name: total / self._counts[name] for name, total in self._sums.items()}
+def _shortest(batch: Batch, rows: Tensor) -> Tensor:
+    """The row that takes least to read."""
+    return rows[batch.lengths_B[rows].argmin()][None]
 
 
 def _fill_gradients(model: nn.Module) -> None:

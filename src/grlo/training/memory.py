@@ -23,11 +23,12 @@ class MicroBatches(TokenBudget):
 
     Args:
         max_tokens: The budget to begin with; see `grlo.batch.pack_groups`.
+        fixed_by: As in `TokenBudget`.
     """
 
-    def __init__(self, max_tokens: int) -> None:
+    def __init__(self, max_tokens: int, *, fixed_by: str = "") -> None:
         assert max_tokens > 0, "the plan of grlo.memory_plan is applied before"
-        super().__init__(max_tokens)
+        super().__init__(max_tokens, fixed_by)
 
     def limit(self, max_tokens: int | None) -> None:
         """Goes on with the budget that an earlier start of the run has come down to, if any."""

@@ -22,6 +22,7 @@ from grlo.adapters import plain_model
 from grlo.batch import TokenBatch, shared_prompt_lengths
 from grlo.errors import MissingExtraError, ModelError
 from grlo.layers import use_fast_layers
+from grlo.passes import whole_pass
 from grlo.settings import CriticSettings, LoraSettings, ModelSettings
 from grlo.training.output_head import EntropyMode, head_logprobs
 
@@ -202,15 +203,19 @@ def token_logprobs(
     Returns:
         Two float32 tensors [B, T] in nats, zero outside the mask.
     """
-    hidden_ND = hidden_before_responses(model, batch, compute_dtype=compute_dtype)
-    return logprobs_of_hidden(
-        model,
-        hidden_ND,
-        batch,
-        temperature=temperature,
-        compute_dtype=compute_dtype,
-        entropy=entropy,
-    )
+
+    def work() -> tuple[Tensor, Tensor]:
+        hidden_ND = hidden_before_responses(model, batch, compute_dtype=compute_dtype)
+        return logprobs_of_hidden(
+            model,
+            hidden_ND,
+            batch,
+            temperature=temperature,
+            compute_dtype=compute_dtype,
+            entropy=entropy,
+        )
+
+    return whole_pass(model, work)
 
 
 def logprobs_of_hidden(
@@ -242,16 +247,20 @@ def token_values(critic: nn.Module, batch: TokenBatch, *, compute_dtype: torch.d
     Returns:
         float32 [B, T], zero outside the mask.
     """
-    hidden_ND = hidden_before_responses(critic, batch, compute_dtype=compute_dtype)
-    with _autocast(critic, compute_dtype):
-        values_N = value_head(plain_model(critic))(hidden_ND).squeeze(-1).float()
-    return spread(values_N, batch.mask_BT)
+
+    def work() -> Tensor:
+        hidden_ND = hidden_before_responses(critic, batch, compute_dtype=compute_dtype)
+        with _autocast(critic, compute_dtype):
+            values_N = value_head(plain_model(critic))(hidden_ND).squeeze(-1).float()
+        return spread(values_N, batch.mask_BT)
+
+    return whole_pass(critic, work)
 
 
 def hidden_before_responses(
     model: nn.Module, batch: TokenBatch, *, compute_dtype: torch.dtype
 ) -> Tensor:
-    """The trunk's last hidden state from which each response token follows.
+    """The trunk's last hidden state from which each response token follows, within a whole pass.
 
     Returns:
         [N, D], in the order in which the mask is true.

@@ -25,10 +25,10 @@ from grlo.rollout import ChatRenderer
 from grlo.seeding import derive_rng, derive_seed
 from grlo.settings import OptimizerSettings, SFTRecipe
 from grlo.training.flops import Reading, reading
-from grlo.training.learner import learning_rate
 from grlo.training.memory import MicroBatches, explained
 from grlo.training.models import DTYPES, load_policy, token_logprobs
 from grlo.training.optimizers import build_optimizer
+from grlo.training.schedule import learning_rate
 from grlo.types import Demonstration, LedgerEntry, StepResult
 
 

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from grlo.batch import TokenBatch
 from grlo.errors import CheckpointError
+from grlo.passes import whole_pass
 from grlo.training.models import (
     EntropyMode,
     hidden_before_responses,
@@ -102,23 +103,31 @@ def token_logprobs_and_values(
     Returns:
         Three float32 tensors [B, T], zero outside the mask.
     """
-    hidden_ND = hidden_before_responses(policy, batch, compute_dtype=compute_dtype)
-    logprobs_BT, entropy_BT = logprobs_of_hidden(
-        policy,
-        hidden_ND,
-        batch,
-        temperature=temperature,
-        compute_dtype=compute_dtype,
-        entropy=entropy,
-    )
-    values_N = head(hidden_ND.detach() if detach else hidden_ND)
-    return logprobs_BT, entropy_BT, spread(values_N, batch.mask_BT)
+
+    def work() -> tuple[Tensor, Tensor, Tensor]:
+        hidden_ND = hidden_before_responses(policy, batch, compute_dtype=compute_dtype)
+        logprobs_BT, entropy_BT = logprobs_of_hidden(
+            policy,
+            hidden_ND,
+            batch,
+            temperature=temperature,
+            compute_dtype=compute_dtype,
+            entropy=entropy,
+        )
+        values_N = head(hidden_ND.detach() if detach else hidden_ND)
+        return logprobs_BT, entropy_BT, spread(values_N, batch.mask_BT)
+
+    return whole_pass(policy, work)
 
 
 def values_of_frozen_trunk(
     policy: nn.Module, head: ValueHead, batch: TokenBatch, *, compute_dtype: torch.dtype
 ) -> Tensor:
     """Value of every response token, with a gradient for the head alone; float32 [B, T]."""
+
+    def work() -> Tensor:
+        return hidden_before_responses(policy, batch, compute_dtype=compute_dtype)
+
     with torch.no_grad():
-        hidden_ND = hidden_before_responses(policy, batch, compute_dtype=compute_dtype)
+        hidden_ND = whole_pass(policy, work)
     return spread(head(hidden_ND), batch.mask_BT)
