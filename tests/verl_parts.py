@@ -15,7 +15,7 @@ from grlo.recipe import load_recipe
 from grlo.rollout import ChatRenderer
 from grlo.settings import Recipe
 from grlo.stages.export_verl import export_verl
-from grlo.stages.train import load_prompts
+from grlo.stages.train_data import load_prompts
 from grlo.types import Prompt
 
 PROMPTS: Sequence[dict[str, object]] = (

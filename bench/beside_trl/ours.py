@@ -13,7 +13,8 @@ from beside_trl.floor import Answer
 from grlo.recipe import load_recipe
 from grlo.rollout import ChatRenderer
 from grlo.settings import Recipe
-from grlo.stages.train import build_trainer, load_prompts
+from grlo.stages.train_data import load_prompts
+from grlo.stages.train_parts import build_trainer
 from grlo.training.trainer import Trainer
 
 PRODUCTS = (

@@ -28,7 +28,9 @@ from grlo.rollout import ChatRenderer
 from grlo.rundir import Row, RunDir
 from grlo.settings import Recipe
 from grlo.stages.models import load_named_engine
-from grlo.stages.train import build_trainer, load_prompts, train
+from grlo.stages.train import train
+from grlo.stages.train_data import load_prompts
+from grlo.stages.train_parts import build_trainer
 from grlo.types import Completion, SamplingParams
 
 needs_vllm = pytest.mark.skipif(

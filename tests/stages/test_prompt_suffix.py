@@ -11,7 +11,8 @@ from grlo.errors import DataError, RecipeError
 from grlo.recipe import load_recipe
 from grlo.rollout import ChatRenderer
 from grlo.stages.check import check
-from grlo.stages.train import hash_prompts, load_prompts, train
+from grlo.stages.train import train
+from grlo.stages.train_data import hash_prompts, load_prompts
 
 NANO = Path(grlo.__file__).parent / "nano" / "recipe.toml"
 SUFFIX = 'prompts.suffixes.model=" Answer in one sentence."'

@@ -47,7 +47,7 @@ from grlo.settings import (
     TrainingSettings,
 )
 from grlo.stages.runs import model_shape, num_adapter_weights
-from grlo.stages.train import build_trainer
+from grlo.stages.train_parts import build_trainer
 from grlo.training.flops import FlopCounter, generation, reading
 from grlo.training.sft import SFTLearner, TokenizedDemonstration, collate_demonstrations
 from grlo.training.trainer import Trainer

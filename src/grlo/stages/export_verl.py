@@ -18,7 +18,7 @@ from grlo.rewards import single_rewards
 from grlo.rundir import PARTIAL
 from grlo.settings import Recipe
 from grlo.stages.runs import open_policy, record_data
-from grlo.stages.train import hash_prompts, load_gold_prompts, load_prompts
+from grlo.stages.train_data import hash_prompts, load_gold_prompts, load_prompts
 
 
 def cluster_for(
