@@ -605,6 +605,9 @@ TABLE: Mapping[type, Mapping[str, Rule]] = {
             "auto", "cuda", because="is no GPU; verl draws by vLLM on GPUs. Use grlo train."
         ),
         "num_threads": _only(0, because="are threads of torch, which verl leaves to it. Use 0."),
+        "sharding": _only(
+            "auto", "fsdp", because="keeps whole copies; verl shards its models by FSDP."
+        ),
         "overlap": _only(
             False, because="draws one step ahead, which verl's synchronous trainer does not."
         ),
