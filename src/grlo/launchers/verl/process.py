@@ -73,7 +73,7 @@ def run_verl(
             env=environment,
             cwd=folder.path,
             start_new_session=True,
-            preexec_fn=_end_with_parent(),
+            preexec_fn=_preparation(),
         )
     try:
         with _termination_as_interrupt():
@@ -91,12 +91,19 @@ def run_verl(
         )
 
 
-def _end_with_parent() -> Callable[[], object] | None:
-    """Has the kernel stop verl where the launcher is killed: a second start must not meet it."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
-    return lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+def _preparation() -> Callable[[], None]:
+    """What is done in verl's process before it begins."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def prepare() -> None:
+        # A launcher in the background of a shell is started with interrupts ignored, and what it
+        # starts would ignore them too.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if libc is not None:
+            # The kernel stops it where the launcher is killed: a second start must not meet it.
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
+
+    return prepare
 
 
 @contextmanager
