@@ -105,20 +105,19 @@ def _invert(weights_RV: Tensor, uniforms_R: Tensor) -> tuple[Tensor, Tensor]:
     ends_RB = sums_RB.cumsum(-1)
     totals_R = ends_RB[:, -1]
     targets_R = uniforms_R * totals_R
-    blocks_R = _first_above(ends_RB, targets_R, sums_RB)
+    blocks_R = _first_above(ends_RB, targets_R)
     index = torch.arange(num_rows, device=weights_RV.device)
     targets_R = targets_R - (ends_RB - sums_RB)[index, blocks_R]
     inside_RK = weights_RBK[index, blocks_R].double()
-    places_R = _first_above(inside_RK.cumsum(-1), targets_R, inside_RK)
+    places_R = _first_above(inside_RK.cumsum(-1), targets_R)
     return blocks_R * _BLOCK + places_R, totals_R
 
 
-def _first_above(ends_RN: Tensor, targets_R: Tensor, weights_RN: Tensor) -> Tensor:
-    """First index of positive weight whose end lies above the target.
+def _first_above(ends_RN: Tensor, targets_R: Tensor) -> Tensor:
+    """First index whose end lies above the target, so that its weight is positive.
 
     Where rounding leaves none, it is the last index of positive weight.
     """
-    positive_RN = weights_RN > 0
-    hits_RN = (ends_RN > targets_R[:, None]) & positive_RN
-    last_R = positive_RN.shape[-1] - 1 - positive_RN.flip(-1).int().argmax(-1)
-    return torch.where(hits_RN.any(-1), hits_RN.int().argmax(-1), last_R)
+    below_R = torch.nextafter(ends_RN[:, -1], torch.zeros_like(targets_R))
+    targets_R = torch.minimum(targets_R, below_R)
+    return torch.searchsorted(ends_RN, targets_R[:, None], right=True)[:, 0]
