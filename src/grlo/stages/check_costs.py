@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from grlo.estimates import (
-    PHASES,
-    ModelShape,
-    estimate_memory,
-    forward_flops,
-    peak_bytes,
-    phase_bytes,
-)
+from grlo.memory_estimates import PHASES, estimate_memory, peak_bytes, phase_bytes
 from grlo.memory_plan import MOST_TOKENS, USABLE_SHARE
+from grlo.model_shape import ModelShape, forward_flops
 from grlo.settings import Dtype, Recipe
 from grlo.stages.check_findings import Findings, heading, size
 from grlo.stages.check_machine import has_device

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from grlo.errors import ModelError
-from grlo.estimates import ModelShape, read_shape
+from grlo.model_shape import ModelShape, read_shape
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.settings import Recipe
 from grlo.stages.check_findings import Findings

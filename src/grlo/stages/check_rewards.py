@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grlo import registry
-from grlo.estimates import ModelShape
 from grlo.interfaces import BuildContext
+from grlo.model_shape import ModelShape
 from grlo.rewards import SingleReward, single_rewards, style_problems
 from grlo.settings import Dtype, Recipe
 from grlo.stages.check_findings import Findings, heading
