@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from grlo import cli
+from grlo.cli.training import budget_overrides
 from grlo.errors import DataError
 
 
@@ -288,7 +289,7 @@ def test_several_devices_are_started_and_the_processes_that_are_not_first_follow
     followed = Stage(monkeypatch, "grlo.stages.train", "follow_leader")
     monkeypatch.setattr(sys.modules["grlo.stages.train"], "train", trained, raising=False)
     arguments = ["train", "a.toml", "--run", str(tmp_path)]
-    monkeypatch.setattr(cli.sys, "argv", ["grlo", *arguments, "--devices", "2"])
+    monkeypatch.setattr(sys, "argv", ["grlo", *arguments, "--devices", "2"])
     assert CliRunner().invoke(cli.app, [*arguments, "--devices", "2"]).exit_code == 0
     command = [*arguments, "--devices", "2"]
     assert launched.calls == [(("recipe", command), {"num_devices": 2})]
@@ -304,7 +305,7 @@ def test_several_devices_are_started_and_the_processes_that_are_not_first_follow
 
 def test_a_budget_becomes_a_setting_of_the_recipe() -> None:
     values = ["device-hours=2", "tokens=1e8", "flops=1e18"]
-    assert cli._budget(values) == [
+    assert budget_overrides(values) == [
         "budget.device_hours=2.0",
         "budget.trained_tokens=100000000.0",
         "budget.flops=1e+18",
