@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import grlo
 from grlo import cli
 from grlo.cli.training import budget_overrides
 from grlo.errors import DataError
@@ -66,6 +67,17 @@ def test_help_starts_at_once_and_without_the_heavy_packages() -> None:
     ):
         assert command in result.stdout
     assert seconds < 2, "half of it is the interpreter on a busy machine"
+
+
+def test_the_version_is_that_of_the_package_and_takes_no_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "__version__", "12.3.4")
+    assert run_main(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == "grlo 12.3.4\n"
+    monkeypatch.undo()
+    assert run_main(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"grlo {grlo.__version__}\n"
 
 
 def test_a_users_error_is_one_message_and_exit_code_1(

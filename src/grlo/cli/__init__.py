@@ -10,9 +10,11 @@ import atexit
 import gc
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from grlo import __version__
 from grlo.cli import evaluating, exchange, miniature, prompts, reports, reward_models, training
 from grlo.errors import GrloError
 
@@ -23,6 +25,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"grlo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_any_command(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """`--version` ends the program by its own callback."""
+
 
 # Help lists commands in this order, then groups.
 app.command()(training.check)
