@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import grlo
 from grlo import cli
+from grlo.cli.training import budget_overrides
 from grlo.errors import DataError
 
 
@@ -65,6 +67,17 @@ def test_help_starts_at_once_and_without_the_heavy_packages() -> None:
     ):
         assert command in result.stdout
     assert seconds < 2, "half of it is the interpreter on a busy machine"
+
+
+def test_the_version_is_that_of_the_package_and_takes_no_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "__version__", "12.3.4")
+    assert run_main(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == "grlo 12.3.4\n"
+    monkeypatch.undo()
+    assert run_main(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"grlo {grlo.__version__}\n"
 
 
 def test_a_users_error_is_one_message_and_exit_code_1(
@@ -288,7 +301,7 @@ def test_several_devices_are_started_and_the_processes_that_are_not_first_follow
     followed = Stage(monkeypatch, "grlo.stages.train", "follow_leader")
     monkeypatch.setattr(sys.modules["grlo.stages.train"], "train", trained, raising=False)
     arguments = ["train", "a.toml", "--run", str(tmp_path)]
-    monkeypatch.setattr(cli.sys, "argv", ["grlo", *arguments, "--devices", "2"])
+    monkeypatch.setattr(sys, "argv", ["grlo", *arguments, "--devices", "2"])
     assert CliRunner().invoke(cli.app, [*arguments, "--devices", "2"]).exit_code == 0
     command = [*arguments, "--devices", "2"]
     assert launched.calls == [(("recipe", command), {"num_devices": 2})]
@@ -304,7 +317,7 @@ def test_several_devices_are_started_and_the_processes_that_are_not_first_follow
 
 def test_a_budget_becomes_a_setting_of_the_recipe() -> None:
     values = ["device-hours=2", "tokens=1e8", "flops=1e18"]
-    assert cli._budget(values) == [
+    assert budget_overrides(values) == [
         "budget.device_hours=2.0",
         "budget.trained_tokens=100000000.0",
         "budget.flops=1e+18",

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, Qwen3Config
 
 from grlo.algorithms.grpo import GRPO
 from grlo.algorithms.ppo import PPO
-from grlo.estimates import phase_bytes, shape_from_config
+from grlo.memory_estimates import phase_bytes
 from grlo.memory_plan import (
     ENOUGH_TOKENS,
     MOST_TOKENS,
@@ -20,6 +20,7 @@ from grlo.memory_plan import (
     MemoryPlan,
     plan_memory,
 )
+from grlo.model_shape import shape_from_config
 from grlo.settings import (
     LoraSettings,
     ModelSettings,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from grlo.estimates import ModelShape, read_shape
+from grlo.model_shape import ModelShape, read_shape
 from grlo.rollout import ChatRenderer
 from grlo.training import flops
 from grlo.types import Message

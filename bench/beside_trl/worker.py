@@ -62,7 +62,7 @@ def measure_theirs(case: Case) -> dict[str, Any]:
 def summarize(case: Case, measured: dict[str, Any]) -> dict[str, Any]:
     """Adds counts to seconds; operations and tokens are per step, of the answers it drew."""
     from beside_trl.floor import matrix_rate, operations
-    from grlo.estimates import read_shape
+    from grlo.model_shape import read_shape
 
     # Before the rate is measured, which takes memory of its own.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

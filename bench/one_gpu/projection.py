@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from grlo.estimates import ModelShape, forward_flops
+from grlo.model_shape import ModelShape, forward_flops
 from grlo.training import flops
 
 Row = Mapping[str, Any]

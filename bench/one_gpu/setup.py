@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from grlo.estimates import ModelShape, shape_from_config
+from grlo.model_shape import ModelShape, shape_from_config
 
 POLICY = {
     "model_type": "qwen3",

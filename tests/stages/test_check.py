@@ -14,7 +14,6 @@ import pytest
 from grlo.errors import RecipeError
 from grlo.recipe import dump_recipe, format_recipe, load_recipe
 from grlo.rundir import RunDir
-from grlo.stages import check as check_stage
 from grlo.stages import memory as memory_stage
 from grlo.stages.check import check
 
@@ -303,7 +302,7 @@ def test_a_full_disk_and_an_unwritable_run_directory_are_found(
     (problem,) = problems_of(folder, run_dir=folder / "file" / "run")
     assert "is not a folder that can be written" in problem
     usage = shutil.disk_usage(folder)._replace(free=1000)
-    monkeypatch.setattr(check_stage.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     (problem,) = problems_of(folder, run_dir=folder / "run")
     assert "4 checkpoints (checkpoint.keep_last, the best, and the one being written)" in problem
 
@@ -311,7 +310,7 @@ def test_a_full_disk_and_an_unwritable_run_directory_are_found(
 def test_a_tracker_that_is_not_installed_is_named_with_its_extra(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check_stage.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     (problem,) = problems_of(folder, "trackers.names=['wandb']")
     assert "pip install 'grlo[wandb]'" in problem
 
@@ -320,10 +319,10 @@ def test_an_engine_that_cannot_be_used_in_training_is_a_problem_without_weights_
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = "engine.name=vllm"
-    monkeypatch.setattr(check_stage.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     (problem,) = problems_of(folder, name, weights=False)
     assert "pip install 'grlo[vllm]'" in problem
-    monkeypatch.setattr(check_stage.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     (problem,) = problems_of(folder, name, "engine.tensor_parallel=2", weights=False)
     assert "tensor_parallel = 2" in problem
 

@@ -29,7 +29,7 @@ from grlo.algorithms.grpo import GRPO
 from grlo.algorithms.ppo import PPO
 from grlo.batch import TrainBatch, collate
 from grlo.engines.hf import HFEngineSettings
-from grlo.estimates import ModelShape, forward_flops, shape_from_config
+from grlo.model_shape import ModelShape, forward_flops, shape_from_config
 from grlo.products import uses_onednn
 from grlo.rewards.reward_model import RewardModelSettings
 from grlo.rewards.verified import VerifiedSettings

@@ -11,7 +11,6 @@ import torch
 
 from grlo.device_memory import TokenBudget
 from grlo.errors import RewardError
-from grlo.estimates import SCORED_TOKENS
 from grlo.interfaces import BuildContext, Progress, Scorer, not_shared, silent
 from grlo.moments import RunningMoments
 from grlo.offload import Offload
@@ -25,6 +24,7 @@ from grlo.sequence_scores import (
 from grlo.settings import Dtype, require
 from grlo.thoughts import without_thoughts
 from grlo.types import Message, Rollout, Score, Usage
+from grlo.work_sizes import SCORED_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -11,13 +11,13 @@ import torch
 from transformers import AutoConfig
 
 from grlo.errors import CheckpointError
-from grlo.estimates import shape_from_config
 from grlo.evaluation.stats import clustered_mean
 from grlo.interfaces import Algorithm
 from grlo.launchers.verl.converting import convert
 from grlo.launchers.verl.folder import VerlFolder
 from grlo.launchers.verl.importing import OTHER, LoggedStep, logged_steps
 from grlo.launchers.verl.scoring import read_answers
+from grlo.model_shape import shape_from_config
 from grlo.moments import RunningMoments
 from grlo.rewards import single_rewards
 from grlo.rollout import ChatRenderer

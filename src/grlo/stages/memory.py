@@ -10,8 +10,8 @@ import torch
 from transformers import AutoConfig
 
 from grlo.errors import RecipeError
-from grlo.estimates import ModelShape, shape_from_config
 from grlo.memory_plan import MemoryPlan, plan_memory
+from grlo.model_shape import ModelShape, shape_from_config
 from grlo.rewards import single_rewards
 from grlo.settings import Dtype, Recipe
 

@@ -16,9 +16,9 @@ from transformers.utils.logging import disable_progress_bar
 from grlo.engines import ENGINES
 from grlo.engines.hf import HFEngineSettings
 from grlo.errors import MissingExtraError, ModelError
-from grlo.estimates import ModelShape, shape_from_config
 from grlo.interfaces import BuildContext, RolloutEngine
 from grlo.layers import use_fast_layers
+from grlo.model_shape import ModelShape, shape_from_config
 from grlo.registry import resolve
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir

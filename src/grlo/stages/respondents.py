@@ -13,9 +13,9 @@ import torch
 
 from grlo.endpoint import EndpointSettings
 from grlo.errors import RecipeError
-from grlo.estimates import ModelShape
 from grlo.evaluation.respondents import LocalModel, RemoteModel, Respondent
 from grlo.interfaces import RolloutEngine
+from grlo.model_shape import ModelShape
 from grlo.recipe import load_settings
 from grlo.rollout import ChatRenderer, PlainRenderer
 from grlo.settings import Dtype

@@ -19,7 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from grlo.adapters import class_name, plain_model
 from grlo.errors import CheckpointError, LostRankError
-from grlo.estimates import ModelShape, shape_from_config
+from grlo.model_shape import ModelShape, shape_from_config
 from grlo.peak import measure_peak
 from grlo.prompts.manifests import data_records, in_words
 from grlo.rollout import ChatRenderer, check_compatible

@@ -10,12 +10,12 @@ from typing import Any, cast
 
 from transformers import AutoConfig
 
-from grlo.estimates import shape_from_config
 from grlo.evaluation.gold import GoldSignal
 from grlo.evaluation.periodic import PeriodicEvaluation
 from grlo.inference import is_same_device
 from grlo.interfaces import Algorithm, Benchmark
 from grlo.ledger import Ledger
+from grlo.model_shape import shape_from_config
 from grlo.prompts.sampler import PromptSampler
 from grlo.rewards import single_rewards
 from grlo.rewards.shaping import ShapedReward

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from grlo.estimates import ModelShape, forward_flops, weight_flops
+from grlo.model_shape import ModelShape, forward_flops, weight_flops
 from grlo.types import Rollout, Work
 
 

@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 
 from grlo.batch import TokenBatch, loss_weights, take_rows, to_device
 from grlo.errors import DataError, ModelError, NonFiniteError
-from grlo.estimates import ModelShape
 from grlo.interfaces import Progress, silent
 from grlo.ledger import Ledger
+from grlo.model_shape import ModelShape
 from grlo.prompts.rows import listed, prompt_id
 from grlo.prompts.sampler import PromptSampler
 from grlo.rollout import ChatRenderer

@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 
 from grlo.batch import TokenBatch
 from grlo.errors import NonFiniteError
-from grlo.estimates import GRADIENT_BUCKET_ELEMENTS
 from grlo.training.distributed.fsdp import Sharding
 from grlo.training.distributed.ranks import Ranks
 from grlo.training.distributed.shares import balanced_share
 from grlo.training.undivided import Undivided
+from grlo.work_sizes import GRADIENT_BUCKET_ELEMENTS
 
 
 class Divided(Undivided):
