@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from grlo.estimates import ModelShape
 from grlo.memory_plan import MemoryPlan, plan_memory
+from grlo.model_shape import ModelShape
 from grlo.recipe import load_recipe
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "grlo-qwen3-4b.toml"
