@@ -46,6 +46,10 @@ def not_shared(scorer: Scorer) -> Scorer:
     return scorer
 
 
+def never(ending: Callable[[], None]) -> None:
+    """The `BuildContext.at_end` of a single process."""
+
+
 @dataclass(frozen=True)
 class BuildContext:
     """What a plug-in is given when it is built from its settings."""
@@ -73,6 +77,9 @@ class BuildContext:
     shard: Callable[[Any, str], Any] | None = None
     """Divides the weights of a model (a transformers module on the CPU, under a name of
     `grlo.settings.Offload`) among the devices of all processes; None: each holds all of them."""
+    at_end: Callable[[Callable[[], None]], None] = never
+    """Takes what is to be called when all processes have done their common work: for a plug-in
+    whose end would disturb it. With one process there is no such moment."""
 
 
 class Renderer(Protocol):

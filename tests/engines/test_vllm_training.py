@@ -7,6 +7,8 @@ float32, where engine and learner differ by rounding alone.
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -80,6 +82,33 @@ def renderer_of(settings: Recipe) -> ChatRenderer:
 
 
 # Whole steps --------------------------------------------------------------------------------------
+
+
+@needs_vllm
+@pytest.mark.skipif(DEVICE == "cuda", reason="each process needs a GPU of its own")
+@pytest.mark.parametrize("tensor_parallel", [1, 2])
+def test_two_processes_draw_from_the_newest_weights_each_or_together(
+    tmp_path: Path, tensor_parallel: int
+) -> None:
+    overrides = {
+        "engine.name": "vllm",
+        "engine.cache_gib": "0.25",
+        "engine.enforce_eager": "true",
+        "engine.tensor_parallel": str(tensor_parallel),
+        "training.steps": "2",
+        "optimizer.warmup_steps": "0",
+        "sampling.prompts_per_step": "8",
+    }
+    command = [sys.executable, "-m", "grlo", "train", str(NANO), "--devices", "2"]
+    command += ["--run", str(tmp_path / "run")]
+    for key, value in overrides.items():
+        command += ["--set", f"{key}={value}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    rows = RunDir(tmp_path / "run").metrics()
+    assert len(rows) == 2
+    assert max(gaps(rows)) < ROUNDING
 
 
 @needs_vllm

@@ -197,7 +197,7 @@ class VLLMEngine:
     ) -> None:
         self._empty = _without_weights(path, revision)
         self._vllm = _import_vllm()
-        in_ranks = shares_device and context.num_ranks > 1
+        self._in_ranks = in_ranks = shares_device and context.num_ranks > 1
         _check_device(self._vllm, context.device, in_ranks=in_ranks)
         # Workers of its own are out of reach for weights.
         self._takes_weights = in_ranks or settings.tensor_parallel == 1
@@ -235,6 +235,8 @@ class VLLMEngine:
             use_tqdm_on_load=False,
         )
         self._engine: Any = _start(self._vllm, arguments, path, in_ranks=in_ranks)
+        if in_ranks:  # Its end takes down the groups of ranks, which the learners need.
+            context.at_end(self._end)
         self._max_model_len: int = self._engine.model_config.max_model_len
 
     def generate(
@@ -347,7 +349,11 @@ class VLLMEngine:
             self._asleep.remove(part)
 
     def close(self) -> None:
-        """Ends vLLM and gives its memory back."""
+        """Ends vLLM and gives its memory back; among ranks that waits for the end of their work."""
+        if not self._in_ranks:
+            self._end()
+
+    def _end(self) -> None:
         if self._engine is not None:
             self._engine.engine_core.shutdown()
             self._engine = None

@@ -62,6 +62,7 @@ class Team:
         return replace(
             context,
             num_ranks=self.ranks.size,
+            at_end=self.ranks.endings.append,
             share=self.scoring.share,
             shard=None
             if sharding is None

@@ -7,9 +7,9 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class Ranks:
     size: int = 1
     messages: Any = None
     """A gloo group for what is not computed with: commands, batches, completions."""
+    endings: list[Callable[[], None]] = field(default_factory=list)
+    """Called when the common work is done, before the groups are taken down."""
 
     @property
     def is_leader(self) -> bool:
@@ -141,9 +143,13 @@ def connected(device: str) -> Iterator[Ranks]:
             "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=COLLECTIVE_TIMEOUT
         )
         messages = dist.new_group(backend="gloo", timeout=PATIENCE)
-        yield Ranks(device, rank, dist.get_world_size(), messages)
+        ranks = Ranks(device, rank, dist.get_world_size(), messages)
+        yield ranks
         # Not after a failure: it would wait for those that are gone.
-        dist.destroy_process_group()
+        for end in ranks.endings:
+            end()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 @contextmanager
