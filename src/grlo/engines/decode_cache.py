@@ -10,6 +10,7 @@ size.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ Prefill = Callable[[Sequence[Tokens]], Iterable[tuple[list[Tokens], Layers]]]
 """Computes prompts without their last tokens: some of them at a time, aligned on the left."""
 
 
-class DecodeCache(Cache):
+class DecodeCache(Cache, ABC):
     """What decoding asks of a cache."""
 
     attention: str
@@ -36,6 +37,7 @@ class DecodeCache(Cache):
     def __init__(self) -> None:
         super().__init__(layers=[])
 
+    @abstractmethod
     def admit(
         self, begin: int, prompts: Sequence[Tokens], *, upcoming: Tokens | None, prefill: Prefill
     ) -> None:
@@ -47,15 +49,14 @@ class DecodeCache(Cache):
             upcoming: Prompt of the next row to be admitted; it may be one of `prompts`.
             prefill: Called with the distinct prompts that are not there yet.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, num_rows: int) -> dict[str, Any]:
         """Makes room for the next column; what the model is called with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close_gaps(self, target: Tensor, source: Tensor, *, num_rows: int) -> None:
         """Copies rows onto others, after which only the first `num_rows` are in use."""
-        raise NotImplementedError
 
 
 class PromptStates(Cache):

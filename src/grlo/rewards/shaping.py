@@ -10,11 +10,24 @@ from grlo.errors import RewardError
 from grlo.interfaces import Progress, Reward, silent
 from grlo.moments import RunningMoments
 from grlo.ngrams import repeated_share
-from grlo.settings import ShapingSettings
+from grlo.rollout import ChatRenderer
+from grlo.settings import Recipe, ShapingSettings
 from grlo.types import Rollout, Score, Usage
 
 _OWN, _INNER = "shaping.", "inner."
 """What the keys of the state begin with."""
+
+
+def shaped(reward: Reward, recipe: Recipe, renderer: ChatRenderer) -> Reward:
+    """The reward with the penalties of a recipe, if it has any; the policy's tokenizer counts."""
+    if not recipe.shaping.is_on:
+        return reward
+    return ShapedReward(
+        reward,
+        recipe.shaping,
+        max_tokens=recipe.sampling.max_tokens,
+        count_tokens=lambda text: len(renderer.tokenizer.encode(text, add_special_tokens=False)),
+    )
 
 
 class ShapedReward:

@@ -19,13 +19,12 @@ from grlo.launchers.verl.importing import OTHER, LoggedStep, logged_steps
 from grlo.launchers.verl.scoring import read_answers
 from grlo.model_shape import shape_from_config
 from grlo.moments import RunningMoments
-from grlo.rewards import single_rewards
 from grlo.rollout import ChatRenderer
 from grlo.rundir import RunDir
 from grlo.settings import Recipe
 from grlo.stages.models import saved_shape
 from grlo.stages.report import report
-from grlo.stages.runs import open_policy
+from grlo.stages.runs import open_policy, reward_shapes
 from grlo.training import checkpoint
 from grlo.training.flops import FlopCounter
 from grlo.training.metrics import step_metrics
@@ -237,11 +236,7 @@ def _flop_counter(recipe: Recipe) -> FlopCounter:
     return FlopCounter(
         policy=saved_shape(recipe.policy.model),
         critic=critic,
-        rewards=tuple(
-            (shape_from_config(AutoConfig.from_pretrained(model).to_dict()), frozenset(part.styles))
-            for part in single_rewards(recipe.reward)
-            if isinstance(model := getattr(part.settings, "model", None), str)
-        ),
+        rewards=reward_shapes(recipe.reward),
         has_reference=algorithm.needs_reference,
         annotates_policy=True,
         num_epochs=recipe.training.num_epochs,

@@ -22,6 +22,7 @@ from grlo.errors import CheckpointError, LostRankError
 from grlo.model_shape import ModelShape, shape_from_config
 from grlo.peak import measure_peak
 from grlo.prompts.manifests import data_records, in_words
+from grlo.rewards import single_rewards
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir
 from grlo.settings import Dtype, ModelSettings
@@ -151,6 +152,15 @@ def model_shape(model: PreTrainedModel) -> ModelShape:
     plain = plain_model(model)
     # A configuration names the class that was saved, which may have another head.
     return shape_from_config(plain.config.to_dict() | {"architectures": [class_name(plain)]})
+
+
+def reward_shapes(reward: object) -> tuple[tuple[ModelShape, frozenset[str]], ...]:
+    """Sizes of the reward models in the settings of a reward, each with the styles it scores."""
+    return tuple(
+        (shape_from_config(AutoConfig.from_pretrained(model).to_dict()), frozenset(part.styles))
+        for part in single_rewards(reward)
+        if isinstance(model := getattr(part.settings, "model", None), str)
+    )
 
 
 def num_adapter_weights(model: nn.Module) -> int | None:

@@ -8,22 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from transformers import AutoConfig
-
 from grlo.evaluation.gold import GoldSignal
 from grlo.evaluation.periodic import PeriodicEvaluation
 from grlo.inference import is_same_device
 from grlo.interfaces import Algorithm, Benchmark
 from grlo.ledger import Ledger
-from grlo.model_shape import shape_from_config
 from grlo.prompts.sampler import PromptSampler
-from grlo.rewards import single_rewards
-from grlo.rewards.shaping import ShapedReward
+from grlo.rewards.shaping import shaped
 from grlo.rollout import ChatRenderer
 from grlo.rundir import RunDir
 from grlo.settings import Recipe
 from grlo.stages.respondents import local_model
-from grlo.stages.runs import model_shape, num_adapter_weights
+from grlo.stages.runs import model_shape, num_adapter_weights, reward_shapes
 from grlo.stages.train_team import Team, load_models
 from grlo.training import checkpoint
 from grlo.training.distributed.ranks import Ranks
@@ -64,16 +60,8 @@ def build_trainer(
     )
     with ledger.phase("load", step=0, since=started):
         models = load_models(recipe, renderer, team, resume_from=resume_from)
-        learner, engine, reward = models.learner, models.engine, models.reward
-        if recipe.shaping.is_on:
-            reward = ShapedReward(
-                reward,
-                recipe.shaping,
-                max_tokens=recipe.sampling.max_tokens,
-                count_tokens=lambda text: len(
-                    renderer.tokenizer.encode(text, add_special_tokens=False)
-                ),
-            )
+        learner, engine = models.learner, models.engine
+        reward = shaped(models.reward, recipe, renderer)
         engine.load_weights(learner.policy_weights())
     trainer = Trainer(
         prompts=PromptSampler(
@@ -176,11 +164,7 @@ def _flop_counter(recipe: Recipe, learner: Learner, *, reward: object) -> FlopCo
     return FlopCounter(
         policy=model_shape(learner.policy),
         critic=None if critic is None else model_shape(critic),
-        rewards=tuple(
-            (shape_from_config(AutoConfig.from_pretrained(model).to_dict()), frozenset(part.styles))
-            for part in single_rewards(reward)
-            if isinstance(model := getattr(part.settings, "model", None), str)
-        ),
+        rewards=reward_shapes(reward),
         has_reference=learner.algorithm.needs_reference,
         annotates_policy=learner.num_updates > 1 or learner.algorithm.needs_old_logprobs,
         num_epochs=recipe.training.num_epochs,

@@ -17,10 +17,9 @@ from grlo.interfaces import BuildContext, Reward
 from grlo.launchers.verl.folder import VerlFolder
 from grlo.launchers.verl.rows import prompt_of
 from grlo.ledger import total_usage
-from grlo.rewards.shaping import ShapedReward
+from grlo.rewards.shaping import shaped
 from grlo.rollout import ChatRenderer
 from grlo.rundir import RolloutKind, append_jsonl, read_jsonl
-from grlo.settings import Recipe
 from grlo.types import Completion, Message, Prompt, Rollout, Score, Usage
 
 MOST_AT_ONCE = 512
@@ -63,7 +62,7 @@ class Scorer:
         )
         context = BuildContext(device=device, seed=recipe.seed)
         self._rewards: dict[RolloutKind, Reward] = {
-            "rollouts": _shaped(recipe, context, self._renderer)
+            "rollouts": shaped(_built(recipe.reward, context), recipe, self._renderer)
         }
         if recipe.gold is not None:
             self._rewards["gold"] = _built(recipe.gold.reward, context)
@@ -204,15 +203,3 @@ def _built(settings: object, context: BuildContext) -> Reward:
             "checkpoints do not: a resumed run would be another one. Train with grlo train."
         )
     return reward
-
-
-def _shaped(recipe: Recipe, context: BuildContext, renderer: ChatRenderer) -> Reward:
-    reward = _built(recipe.reward, context)
-    if not recipe.shaping.is_on:
-        return reward
-    return ShapedReward(
-        reward,
-        recipe.shaping,
-        max_tokens=recipe.sampling.max_tokens,
-        count_tokens=lambda text: len(renderer.tokenizer.encode(text, add_special_tokens=False)),
-    )
