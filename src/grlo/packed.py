@@ -4,13 +4,15 @@ The tokens of several rows are laid end to end, and where a row begins like the 
 samples of one prompt do) the common tokens appear once. All linear layers, the bulk of the work,
 run on this packed sequence; attention alone sees rows: queries, keys and values are spread to a
 padded [rows, longest] grid, attended causally, and gathered again. Gradients of shared tokens add
-up in the spreading step, so that results equal those of separate rows.
+up in the spreading step, so that results equal those of separate rows. In float32 on a CPU there is
+no grid of whole rows (`grlo.shared_prefix_attention`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -20,7 +22,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from grlo import shared_prefix_attention
 from grlo.errors import ModelError
+from grlo.shared_prefix_attention import Division, divide
 
 ATTENTION = "grlo_packed"
 """Name under which transformers finds the attention function below."""
@@ -39,13 +43,15 @@ class Packing:
     """Flat cell of the grid in which each packed token appears first."""
     last_B: Tensor
     """Position of the last token of each row."""
+    division: Division
+    """The attention of the rows in parts; on the CPU."""
     read_B: Tensor | None = None
     """Packed index of each row's last token, where nothing else is read of a model's output."""
 
     def to(self, device: str | torch.device) -> Packing:
-        """The packing with every tensor on `device`."""
-        tensors = {name: x.to(device) for name, x in vars(self).items() if x is not None}
-        return Packing(**tensors)
+        """The packing with every tensor but the division's on `device`."""
+        moved = {name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **moved)
 
 
 def pack(
@@ -58,24 +64,31 @@ def pack(
         shared: How many leading tokens a row has in common with the row before it. 0 for the first.
         read_last: Of the output only each row's last token is read.
     """
-    lengths = torch.tensor([len(row) for row in rows])
+    lengths_B = torch.tensor([len(row) for row in rows])
     shared_B = torch.tensor(shared)
-    own_B = lengths - shared_B
+    own_B = lengths_B - shared_B
+    last_B = lengths_B - 1
     start_B = own_B.cumsum(0) - own_B
-    positions_T = torch.arange(int(lengths.max()))
-    index_BT = torch.empty(len(rows), len(positions_T), dtype=torch.int64)
-    tokens, positions, cells = [], [], []
-    for b, row in enumerate(rows):
-        begin, length = int(shared_B[b]), int(lengths[b])
-        index_BT[b, :begin] = index_BT[b - 1, :begin]
-        index_BT[b, begin:] = (positions_T[begin:].clamp(max=length - 1) - begin) + start_B[b]
-        tokens.append(torch.as_tensor(row)[begin:])
-        positions.append(positions_T[begin:length])
-        cells.append(positions_T[begin:length] + b * len(positions_T))
-    last_B = lengths - 1
-    read_B = index_BT[torch.arange(len(rows)), last_B] if read_last else None
+    positions_T = torch.arange(int(lengths_B.max()))
+    index_BT = positions_T.minimum(last_B[:, None]) + (start_B - shared_B)[:, None]
+    for row, num_shared in enumerate(shared):
+        if num_shared:
+            index_BT[row, :num_shared] = index_BT[row - 1, :num_shared]
+    is_own_BT = (positions_T >= shared_B[:, None]) & (positions_T < lengths_B[:, None])
+    cell_N = is_own_BT.flatten().nonzero().flatten()
+    own = [row[num_shared:] for row, num_shared in zip(rows, shared, strict=True)]
+    if all(isinstance(row, Tensor) for row in own):
+        tokens_N = torch.cat(own)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    else:
+        tokens_N = torch.tensor(list(chain.from_iterable(own)))
     return Packing(
-        torch.cat(tokens), torch.cat(positions), index_BT, torch.cat(cells), last_B, read_B
+        tokens_N=tokens_N,
+        positions_N=cell_N % len(positions_T),
+        index_BT=index_BT,
+        cell_N=cell_N,
+        last_B=last_B,
+        division=divide(lengths_B.tolist(), shared, index_BT),
+        read_B=index_BT[torch.arange(len(rows)), last_B] if read_last else None,
     )
 
 
@@ -166,6 +179,15 @@ def _packed_attention(
         )
         output = torch.zeros_like(query[0].transpose(0, 1))
         return output.index_copy(0, packing.read_B, output_BH1D[:, :, 0])[None], None
+    if not dropout and shared_prefix_attention.is_for(query):
+        output_NHD = shared_prefix_attention.shared_prefix_attention(
+            query[0].transpose(0, 1),
+            key[0].transpose(0, 1),
+            value[0].transpose(0, 1),
+            packing.division,
+            scale=scaling if scaling is not None else query.shape[-1] ** -0.5,
+        )
+        return output_NHD[None], None
     output_BHTD = scaled_dot_product_attention(
         spread(query),
         spread(key),
