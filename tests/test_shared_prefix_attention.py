@@ -12,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from grlo import packed
+from grlo import shared_prefix_attention as module
 from grlo.shared_prefix_attention import LONG, shared_prefix_attention
 
 SCALE = 0.3
@@ -130,3 +131,30 @@ def test_selective_recomputation_keeps_what_it_is_given() -> None:
     output.backward(upstream)
     for one, other in zip(plain, again, strict=True):
         assert torch.equal(one.grad, other.grad)  # pyright: ignore[reportArgumentType]
+
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+def _without_normalizer(*args: object, **options: object) -> tuple[Tensor, Tensor]:
+    output, _ = _flash(*args, **options)
+    return output, torch.zeros(output.shape[:3])
+
+
+def _refuse(*args: object, **options: object) -> tuple[Tensor, Tensor]:
+    raise RuntimeError("Expected query, key and value of as many heads")
+
+
+@pytest.mark.parametrize("other", [_without_normalizer, _refuse])
+def test_a_kernel_that_does_something_else_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, other: object
+) -> None:
+    """The kernel is private to torch: another version's may differ."""
+    assert module.is_for(torch.zeros(1))
+    assert not module.is_for(torch.zeros(1, dtype=torch.bfloat16))
+    monkeypatch.setattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", other)
+    module._kernel_will_do.cache_clear()
+    try:
+        assert not module.is_for(torch.zeros(1))
+    finally:
+        module._kernel_will_do.cache_clear()

@@ -13,6 +13,8 @@ R x C a grid of stretches.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -153,13 +155,33 @@ def _grid(stretches: Sequence[_Stretch], index_BT: Tensor) -> Grid:
 
 
 def is_for(query: Tensor) -> bool:
-    """Whether tensors like `query` are attended to here: float32 on a CPU, where torch's kernel
-    returns the log-sum-exp and takes it back."""
-    return (
-        query.device.type == "cpu"
-        and query.dtype == torch.float32
-        and hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward")
+    """Whether tensors like `query` are attended to here: float32 on a CPU whose kernel will do."""
+    return query.device.type == "cpu" and query.dtype == torch.float32 and _kernel_will_do()
+
+
+@functools.cache
+def _kernel_will_do() -> bool:
+    """Whether torch's kernel for CPUs, which is not of its public interface, gives the log-sum-exp,
+    takes fewer heads of keys than of queries, and goes back from a normalizer that it is given."""
+    query_1CHD = torch.linspace(-1, 1, 12).view(1, 3, 2, 2)
+    key_1C1D, value_1C1D = query_1CHD[:, :, :1].neg(), query_1CHD[:, :, :1].exp()
+    upstream_1CHD = query_1CHD.cos()
+    try:
+        states = query_1CHD, key_1C1D, value_1C1D
+        output_1CHD, lse_1CH = _attend(states, True, 1.0)
+        states = *states, output_1CHD, lse_1CH + math.log(2)
+        for_value_1C1D = _attend_backward(upstream_1CHD, states, True, 1.0)[2]
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    scores_HCK = torch.einsum("chd,kd->hck", query_1CHD[0], key_1C1D[0, :, 0])
+    scores_HCK += torch.full((3, 3), -torch.inf).triu(1)
+    weights_HCK = scores_HCK.softmax(-1)
+    pairs = (
+        (output_1CHD[0], torch.einsum("hck,kd->chd", weights_HCK, value_1C1D[0, :, 0])),
+        (lse_1CH[0], scores_HCK.logsumexp(-1).T),
+        (for_value_1C1D[0, :, 0], torch.einsum("hck,chd->kd", weights_HCK / 2, upstream_1CHD[0])),
     )
+    return all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in pairs)
 
 
 def shared_prefix_attention(
