@@ -503,3 +503,43 @@ def test_the_file_of_a_reply_says_what_was_asked(tmp_path: Path):
     assert row["request"]["messages"] == [{"role": "user", "content": "a"}]
     assert row["reply"]["text"] == "re: a"
     assert row["reply"]["model"] == "m-of-today"
+
+
+def test_what_was_begun_is_not_asked_again_and_is_counted_once():
+    with serve(echo) as server:
+        endpoint = Endpoint(settings(server.url))
+        endpoint.begin([ask("a"), ask("b")])
+        endpoint.begin([ask("c")])
+        seen: list[tuple[int, int]] = []
+        replies = endpoint.complete(
+            [ask(text) for text in "dcba"],
+            progress=lambda *, done, total, tokens: seen.append((done, total)),
+        )
+        assert texts(replies) == ["re: d", "re: c", "re: b", "re: a"]
+        assert seen == [(4, 4)]
+        assert len(server.bodies) == 4
+        assert endpoint.drain_usage().requests == 4
+        endpoint.complete([ask("a")])
+        assert len(server.bodies) == 5, "a reply serves one call"
+
+
+def test_replies_that_came_before_a_refusal_are_kept():
+    refuses = True
+
+    def refuses_b(body, number):
+        if asked(body) == "b" and refuses:
+            return replace(error(401), delay_seconds=0.2)
+        return echo(body, number)
+
+    with serve(refuses_b) as server:
+        endpoint = Endpoint(settings(server.url))
+        endpoint.begin([ask("z")])
+        with pytest.raises(EndpointError, match="401"):
+            endpoint.begin([ask("a"), ask("b")])
+        refuses = False
+        assert texts(endpoint.complete([ask(text) for text in "zab"])) == [
+            "re: z",
+            "re: a",
+            "re: b",
+        ]
+        assert sorted(map(asked, server.bodies)) == ["a", "b", "b", "z"]

@@ -152,6 +152,8 @@ def test_a_kernel_that_does_something_else_is_not_used(
     """The kernel is private to torch: another version's may differ."""
     assert module.is_for(torch.zeros(1))
     assert not module.is_for(torch.zeros(1, dtype=torch.bfloat16))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not module.is_for(torch.zeros(1))
     monkeypatch.setattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", other)
     module._kernel_will_do.cache_clear()
     try:

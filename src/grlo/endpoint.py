@@ -189,7 +189,21 @@ class Endpoint:
         self._lock = threading.Lock()
         self._requests = self._input_tokens = self._output_tokens = 0
         self._failed_in_a_row = 0
+        self._begun: dict[ChatRequest, Reply | Failure] = {}
         self._has_answered = False
+
+    def begin(self, requests: Sequence[ChatRequest]) -> None:
+        """Asks what the next call of `complete` will ask; that has the replies then.
+
+        Raises:
+            EndpointError: See `complete`.
+        """
+        begun = self._begun
+        try:
+            replies = dict(zip(requests, self.complete(requests), strict=True))
+        finally:
+            self._begun = begun | self._begun
+        self._begun |= replies
 
     def complete(
         self, requests: Sequence[ChatRequest], *, progress: Progress = silent
@@ -211,22 +225,33 @@ class Endpoint:
         """
         stop = threading.Event()
         tokens = 0
+        begun, self._begun = self._begun, {}
+        replies = {request: begun[request] for request in requests if request in begun}
         with ThreadPoolExecutor(max_workers=self._settings.concurrency) as pool:
             futures = {
                 request: pool.submit(self._answer, request, stop)
                 for request in dict.fromkeys(requests)
+                if request not in replies
             }
+            total, first = len(replies) + len(futures), len(replies) + 1
             try:
-                for done, future in enumerate(as_completed(futures.values()), start=1):
+                for done, future in enumerate(as_completed(futures.values()), start=first):
                     reply = future.result()
                     if isinstance(reply, Reply) and not reply.is_cached:
                         tokens += reply.input_tokens + reply.output_tokens
-                    progress(done=done, total=len(futures), tokens=tokens)
+                    progress(done=done, total=total, tokens=tokens)
             except BaseException:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
+                # What was answered is paid: the next call has it.
+                self._begun = replies | {
+                    request: future.result()
+                    for request, future in futures.items()
+                    if not future.cancelled() and future.exception() is None
+                }
                 raise
-        return [futures[request].result() for request in requests]
+        replies |= {request: future.result() for request, future in futures.items()}
+        return [replies[request] for request in requests]
 
     def close(self) -> None:
         """Ends the connections."""

@@ -106,8 +106,15 @@ def ignore(index: int, completion: Completion) -> None:
     """The `OnCompletion` of a caller that waits for all."""
 
 
+OnGroup = Callable[[list[Rollout]], None]
+"""Told of the rollouts of a prompt when the last of them has been drawn."""
+
+
 class RolloutEngine(Protocol):
-    """Draws completions. Takes tokens, returns tokens with log-probabilities."""
+    """Draws completions. Takes tokens, returns tokens with log-probabilities.
+
+    It may have an attribute `device`, where it draws: "elsewhere" is on no device of this process.
+    """
 
     def generate(
         self,
@@ -142,6 +149,12 @@ class Reward(Protocol):
 
     It may also have `describe() -> dict`, what it says of itself for the run's record, and
     `close()`, which ends its processes and connections.
+
+    And it may have `begin(rollouts, *, drawn_on)`, which is told of whole groups in a second thread
+    while others are being drawn on that device ("elsewhere": on none of this process's; empty: not
+    known). What does not slow that down it may do then, so that `score`, which follows in any case
+    and is given all rollouts, returns sooner what it would have returned anyway. The two are never
+    called at the same time.
     """
 
     def score(self, rollouts: Sequence[Rollout], *, progress: Progress = silent) -> list[Score]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from grlo.errors import RecipeError
 
@@ -52,6 +52,12 @@ def identity(plugin: object) -> dict[str, object]:
         return {}
     name = getattr(plugin, "__qualname__", type(plugin).__name__)
     return {"name": name, **dict(getattr(plugin, "identity", lambda: describe(plugin))())}
+
+
+def begin(reward: object, rollouts: Sequence[object], *, drawn_on: str) -> None:
+    """Has a reward begin, by its method `begin` if it has one."""
+    if rollouts and hasattr(reward, "begin"):
+        reward.begin(rollouts, drawn_on=drawn_on)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def close(plugin: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grlo.errors import ModelError
-from grlo.interfaces import Progress, Renderer, RolloutEngine, silent
+from grlo.interfaces import OnGroup, Progress, Renderer, RolloutEngine, silent
 from grlo.seeding import derive_seed
 from grlo.templates import TEMPLATES
 from grlo.types import Completion, Message, Prompt, Rollout, SamplingParams
@@ -342,6 +342,7 @@ def sample(
     seed: int,
     step: int,
     progress: Progress = silent,
+    on_group: OnGroup | None = None,
 ) -> list[Rollout]:
     """Draws answers to prompts.
 
@@ -356,6 +357,7 @@ def sample(
         seed: The run's seed.
         step: The training step, or a number that tells evaluations apart.
         progress: Called as completions finish.
+        on_group: Called as groups are complete, with what will be returned of them.
 
     Returns:
         `num_samples` rollouts per prompt, prompt-major; `group` is the prompt's index in the call.
@@ -367,8 +369,22 @@ def sample(
     for prompt in prompts:
         seeds.append(derive_seed(seed, "rollout", step, prompt.id, seen[prompt.id]))
         seen[prompt.id] += 1
+    drawn: dict[int, dict[int, Completion]] = defaultdict(dict)
+
+    def on_completion(index: int, completion: Completion) -> None:
+        group, place = divmod(index, sampling.num_samples)
+        drawn[group][place] = completion
+        if on_group is not None and len(drawn[group]) == sampling.num_samples:
+            _, whole = zip(*sorted(drawn.pop(group).items()), strict=True)
+            rollouts = to_rollouts([prompts[group]], [encoded[group]], whole, renderer=renderer)
+            on_group([replace(rollout, group=group) for rollout in rollouts])
+
     completions = engine.generate(
-        encoded, replace(sampling, stop=stop), seeds=seeds, progress=progress
+        encoded,
+        replace(sampling, stop=stop),
+        seeds=seeds,
+        progress=progress,
+        **({} if on_group is None else {"on_completion": on_completion}),
     )
     return to_rollouts(prompts, encoded, completions, renderer=renderer)
 

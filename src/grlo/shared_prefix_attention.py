@@ -156,7 +156,8 @@ def _grid(stretches: Sequence[_Stretch], index_BT: Tensor) -> Grid:
 
 def is_for(query: Tensor) -> bool:
     """Whether tensors like `query` are attended to here: float32 on a CPU whose kernel will do."""
-    return query.device.type == "cpu" and query.dtype == torch.float32 and _kernel_will_do()
+    is_float32 = query.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return query.device.type == "cpu" and is_float32 and _kernel_will_do()
 
 
 @functools.cache

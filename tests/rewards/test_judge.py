@@ -747,9 +747,12 @@ def test_a_run_that_the_judge_ends_is_resumed_and_its_ledger_adds_up(
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"prompt": f"Say {i}."}) + "\n" for i in range(4)))
 
+    is_down, refused = True, []
+
     def stops_after_5(body: dict[str, Any], number: int) -> Answer:
         nonce, blocks, _ = blocks_of(body["messages"][1]["content"])
-        if number == 5:
+        if number >= 5 and is_down:
+            refused.append(number)
             return error(401)
         return completion(graded(nonce, 1 + len(blocks["ANSWER"]) % 10), tokens=(100, 10))
 
@@ -759,7 +762,7 @@ def test_a_run_that_the_judge_ends_is_resumed_and_its_ledger_adds_up(
         recipe = load_recipe([path])
         with pytest.raises(EndpointError, match="401"):
             train(recipe, run_dir=tmp_path / "run")
-        num_failed = len(server.bodies)
+        num_failed, is_down = len(server.bodies), False
         assert train(recipe, run_dir=tmp_path / "run").name == "step_000003"
         num_asked = len(server.bodies)
     entries = RunDir(tmp_path / "run").ledger()
@@ -769,7 +772,7 @@ def test_a_run_that_the_judge_ends_is_resumed_and_its_ledger_adds_up(
     failed = [entry for entry in asked if entry.status == "failed"]
     assert sum(entry.requests for entry in failed) == num_failed - 4
     tokens = sum(entry.input_tokens for entry in entries)
-    assert tokens == 100 * (num_asked - 1), "one request was refused"
+    assert tokens == 100 * (num_asked - len(refused))
     assert sum(entry.dollars for entry in entries) == pytest.approx(
         tokens * 1e-3 + tokens / 10 * 2e-3
     )
@@ -779,6 +782,30 @@ def test_a_run_that_the_judge_ends_is_resumed_and_its_ledger_adds_up(
     total = re.split(r"\s{2,}", [line for line in out.splitlines() if "total" in line][-1].strip())
     assert total[1:4] == [str(num_asked), f"{tokens:,}", f"{tokens // 10:,}"]
     assert float(total[4]) == pytest.approx(tokens * 1.2e-3)
+
+
+@pytest.mark.parametrize("changes", [{}, {"mode": "pairwise", "opponent": "group"}])
+def test_groups_that_were_begun_are_judged_once_and_alike(changes: dict[str, Any]):
+    def judge(nonce: str, blocks: dict[str, str], body: object) -> str:
+        return by_length(nonce, blocks, body) if changes else graded(nonce, len(blocks["ANSWER"]))
+
+    rollouts = [
+        row
+        for group in range(2)
+        for row in make_rollouts(
+            ["a", "bb", "cc", "dddd"], prompt=make_prompt(f"Is {group} odd?"), group=group
+        )
+    ]
+    with serve(judging(judge)) as server:
+        plain = build(server, **changes).score(rollouts)
+        num_asked = len(server.bodies)
+        reward = build(server, **changes)
+        reward.begin(rollouts[4:], drawn_on="cpu")
+        assert len(server.bodies) == num_asked * 3 / 2
+        assert reward.score(rollouts) == plain
+        assert len(server.bodies) == 2 * num_asked
+        assert reward.usage().requests == num_asked
+        assert all(score.value is not None for score in plain)
 
 
 @pytest.mark.slow

@@ -27,7 +27,12 @@ from grlo.errors import ModelError, RewardError
 from grlo.interfaces import BuildContext
 from grlo.registry import resolve
 from grlo.rewards import REWARDS
-from grlo.rewards.reward_model import RewardModel, RewardModelSettings, without_thoughts
+from grlo.rewards.reward_model import (
+    RewardModel,
+    RewardModelSettings,
+    _is_other_gpu,
+    without_thoughts,
+)
 from grlo.templates import TEMPLATES
 from grlo.types import Completion, Message, Prompt, Rollout, Score
 
@@ -217,6 +222,39 @@ def test_equal_conversations_are_scored_once(llama: str) -> None:
     assert scores[0] == scores[2] == scores[4]
     assert len(set(scores)) == 3
     assert reward.metrics()["reward/distinct"] == pytest.approx(3 / 5)
+
+
+@pytest.mark.parametrize("drawn_on", ["elsewhere", "cpu", ""])
+def test_answers_are_scored_while_others_are_drawn_on_other_devices(
+    llama: str, drawn_on: str
+) -> None:
+    plain = build(llama)
+    expected = values(plain.score(ROLLOUTS))
+    reward = build(llama)
+    reward.begin(ROLLOUTS[:2], drawn_on=drawn_on)
+    num_begun = 2 if drawn_on == "elsewhere" else 0
+    assert len(reward._begun) == num_begun
+    totals: list[int] = []
+    scores = reward.score(ROLLOUTS, progress=lambda *, done, total, tokens: totals.append(total))
+    assert values(scores) == pytest.approx(expected, abs=1e-5)
+    assert totals[-1] == len({rollout.text for rollout in ROLLOUTS}) - num_begun
+    assert reward.metrics() == pytest.approx(plain.metrics())
+    assert not reward._begun, "a score serves one call"
+
+
+@pytest.mark.parametrize(
+    ("drawn_on", "own", "is_other"),
+    [
+        ("cuda:1", "cuda:0", True),
+        ("cuda", "cuda:1", True),
+        ("cuda", "cuda:0", False),
+        ("cuda:0", "cuda", False),
+        ("cpu", "cuda:0", False),
+        ("cuda:0", "cpu", False),
+    ],
+)
+def test_only_another_gpu_is_free(drawn_on: str, own: str, is_other: bool) -> None:
+    assert _is_other_gpu(drawn_on, torch.device(own)) == is_other
 
 
 def test_truncation_is_counted_and_keeps_bos_and_the_answers_end(llama: str) -> None:

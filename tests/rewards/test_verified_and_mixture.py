@@ -284,3 +284,39 @@ def test_a_row_without_a_reward_fails_before_models_are_loaded(
         check([recipe_file], overrides=routes, weights=False)
     with pytest.raises(DataError, match="have the style 'rule'"):
         train(load_recipe([recipe_file], overrides=routes), run_dir=tmp_path / "run")
+
+
+class Counting(ByText):
+    """Says that several threads may call it, and counts their calls."""
+
+    num_workers = 2
+
+    def __call__(self, prompt: Prompt, text: str) -> Score:
+        CALLS.append(text)
+        return super().__call__(prompt, text)
+
+
+CALLS: list[str] = []
+
+
+@pytest.mark.parametrize("drawn_on", ["cuda:0", "elsewhere", "cpu", ""])
+def test_answers_are_verified_while_others_are_drawn_on_other_devices(drawn_on: str) -> None:
+    rollouts = [rollout(text) for text in ("right", "wrong", "half", "right")]
+    plain = VerifiedSettings(Counting()).build(context=CONTEXT).score(rollouts)
+    parts = {"a": VerifiedSettings(Counting()).build(context=CONTEXT)}
+    reward = MixtureReward(parts, routes={"rule": {"a": 1.0}})
+    CALLS.clear()
+    reward.begin(rollouts[:2], drawn_on=drawn_on)
+    begun = 2 if drawn_on in ("cuda:0", "elsewhere") else 0
+    assert len(CALLS) == begun
+    scores = reward.score(rollouts)
+    assert sorted(CALLS) == ["half", "right", "wrong"], "each answer is verified once"
+    assert [score.value for score in scores] == [score.value for score in plain]
+    reward.score(rollouts)
+    assert len(CALLS) == 6, "verdicts are those of one call"
+
+
+def test_a_verifier_for_one_thread_is_not_called_from_another() -> None:
+    reward = VerifiedSettings(ByText()).build(context=CONTEXT)
+    reward.begin([rollout("right")], drawn_on="cuda:0")
+    assert not reward._begun

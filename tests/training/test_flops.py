@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from transformers import (
 )
 
 from conftest import byte_chat_tokenizer
+from grlo import shared_prefix_attention
 from grlo.algorithms.grpo import GRPO
 from grlo.algorithms.ppo import PPO
 from grlo.batch import TrainBatch, collate
@@ -163,7 +165,8 @@ def counted(run: Callable[[], object], *, causal_length: int = 0) -> float:
     products here. Those multiply whole squares of `causal_length` tokens, of which causal attention
     is the lower triangle; products of two activations (`bmm`) are attention and nothing else.
     """
-    with sdpa_kernel(SDPBackend.MATH), flop_counter() as mode:
+    in_grids = mock.patch.object(shared_prefix_attention, "is_for", return_value=False)
+    with in_grids, sdpa_kernel(SDPBackend.MATH), flop_counter() as mode:
         run()
     by_operator = {str(name): flops for name, flops in mode.get_flop_counts()["Global"].items()}
     known = {"aten.mm", "aten.addmm", "aten.bmm", "mkldnn._linear_pointwise"}

@@ -112,6 +112,7 @@ class HFEngine:
         self._max_rows = max_rows
         self._prefill_tokens = prefill_tokens
         device = self._model.device
+        self.device = str(device)
         self._stream = torch.cuda.Stream(device) if own_stream and device.type == "cuda" else None
         _check_architecture(self._model)
 

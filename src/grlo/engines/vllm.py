@@ -195,6 +195,7 @@ class VLLMEngine:
         has_tokenizer: bool = False,
         shares_device: bool = False,
     ) -> None:
+        self.device = context.device
         self._empty = _without_weights(path, revision)
         self._vllm = _import_vllm()
         self._in_ranks = in_ranks = shares_device and context.num_ranks > 1

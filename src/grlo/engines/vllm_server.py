@@ -135,6 +135,7 @@ class VLLMServerEngine:
     """
 
     def __init__(self, settings: VLLMServerEngineSettings, model: PreTrainedModel) -> None:
+        self.device = "elsewhere"
         self._settings, self._model = settings, model
         self._is_closed = False
         self._version = ""

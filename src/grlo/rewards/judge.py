@@ -143,6 +143,10 @@ class _Game:
     """Why the game was not judged."""
 
 
+_Sides = tuple[Sequence[Block], _Answer, _Answer]
+"""What both answers of a game share, and these."""
+
+
 class JudgeReward:
     """Scores rollouts by verdicts of a judge.
 
@@ -167,6 +171,16 @@ class JudgeReward:
         self._endpoint, self._settings, self._seed = endpoint, settings, seed
         self._metrics: dict[str, float] = {}
         self._usage = Usage()
+
+    def begin(self, rollouts: Sequence[Rollout], *, drawn_on: str) -> None:
+        """Asks the judge of whole groups while others are drawn, wherever that is; see `Reward`."""
+        answers = [self._answer(rollout.text) for rollout in rollouts]
+        if self._settings.mode == "graded":
+            cases = self._grade_cases(rollouts, answers)
+        else:
+            pairs = self._pairs(rollouts)
+            cases = self._game_cases(self._sides(pairs, rollouts, answers))
+        self._endpoint.begin([case.request for case in cases])
 
     def score(self, rollouts: Sequence[Rollout], *, progress: Progress = silent) -> list[Score]:
         """One score per rollout, in order.
@@ -195,11 +209,9 @@ class JudgeReward:
 
     # Grades
 
-    def _grade(
-        self, rollouts: Sequence[Rollout], answers: Sequence[_Answer], progress: Progress
-    ) -> list[Score]:
+    def _grade_cases(self, rollouts: Sequence[Rollout], answers: Sequence[_Answer]) -> list[Case]:
         lowest, highest = self._settings.scale
-        cases = [
+        return [
             build_case(
                 [
                     *conversation_blocks(rollout.prompt.messages),
@@ -213,6 +225,12 @@ class JudgeReward:
             )
             for rollout, answer in zip(rollouts, answers, strict=True)
         ]
+
+    def _grade(
+        self, rollouts: Sequence[Rollout], answers: Sequence[_Answer], progress: Progress
+    ) -> list[Score]:
+        lowest, highest = self._settings.scale
+        cases = self._grade_cases(rollouts, answers)
         verdicts = self._ask(cases, key="grade", allowed=range(lowest, highest + 1), to=progress)
         return [
             _score(
@@ -231,16 +249,12 @@ class JudgeReward:
     def _compare(
         self, rollouts: Sequence[Rollout], answers: Sequence[_Answer], progress: Progress
     ) -> list[Score]:
-        if self._settings.opponent == "reference":
-            pairs = [
-                (row, None)
-                for row, rollout in enumerate(rollouts)
-                if rollout.prompt.reference is not None
-            ]
-            alone = "its prompt has no reference answer to play against"
-        else:
-            pairs = list(self._group_pairs(rollouts))
-            alone = "its group holds no other answer to play against"
+        pairs = self._pairs(rollouts)
+        alone = (
+            "its prompt has no reference answer to play against"
+            if self._settings.opponent == "reference"
+            else "its group holds no other answer to play against"
+        )
         games = self._play(pairs, rollouts, answers, progress)
         places = _places(rollouts)
         of_row: dict[int, list[_Game]] = defaultdict(list)
@@ -255,6 +269,16 @@ class JudgeReward:
             self._score_of_games(of_row[row], answer, alone=alone)
             for row, answer in enumerate(answers)
         ]
+
+    def _pairs(self, rollouts: Sequence[Rollout]) -> list[tuple[int, int | None]]:
+        """Rows that meet; None is the reference."""
+        if self._settings.opponent == "reference":
+            return [
+                (row, None)
+                for row, rollout in enumerate(rollouts)
+                if rollout.prompt.reference is not None
+            ]
+        return [*self._group_pairs(rollouts)]
 
     def _group_pairs(self, rollouts: Sequence[Rollout]) -> list[tuple[int, int]]:
         """Rows that meet, group by group: neighbours in a circle that the seed shuffles."""
@@ -280,44 +304,53 @@ class JudgeReward:
         progress: Progress,
     ) -> list[_Game]:
         """The games of all pairs, from the view of the first row; None is the reference."""
-        cases: list[Case] = []
-        sides: list[tuple[_Answer, _Answer]] = []
-        for row, other in pairs:
-            prompt = rollouts[row].prompt
-            mine = answers[row]
-            theirs = self._answer(prompt.reference or "") if other is None else answers[other]
-            sides.append((mine, theirs))
-            if mine.text == theirs.text:
-                continue
-            known = [] if other is None else self._reference_blocks(prompt)
-            for first, second in ((mine, theirs), (theirs, mine)):
-                cases.append(
-                    build_case(
-                        [
-                            *conversation_blocks(prompt.messages),
-                            *known,
-                            first.block("ANSWER A"),
-                            second.block("ANSWER B"),
-                        ],
-                        instructions=self._instructions,
-                        verdict='"better": "V"',
-                        meaning="V is A or B for the better answer, AA or BB where it is much "
-                        "better, or tie"
-                        if self._settings.asks_strength
-                        else "V is A, B or tie",
-                        seed=self._seed,
-                    )
-                )
+        sides = self._sides(pairs, rollouts, answers)
+        cases = self._game_cases(sides)
         allowed = tuple(_FIRST_WINS) if self._settings.asks_strength else ("A", "B", "tie")
         verdicts = iter(self._ask(cases, key="better", allowed=allowed, to=progress))
         games, places = [], _places(rollouts)
-        for (_, other), (mine, theirs) in zip(pairs, sides, strict=True):
+        for (_, other), (_, mine, theirs) in zip(pairs, sides, strict=True):
             opponent = "reference" if other is None else places[other]
             if mine.text == theirs.text:
                 games.append(_Game(opponent, preference=0.5))
             else:
                 games.append(_game(opponent, as_a=next(verdicts), as_b=next(verdicts)))
         return games
+
+    def _sides(
+        self,
+        pairs: Sequence[tuple[int, int | None]],
+        rollouts: Sequence[Rollout],
+        answers: Sequence[_Answer],
+    ) -> list[_Sides]:
+        sides: list[_Sides] = []
+        for row, other in pairs:
+            prompt, mine = rollouts[row].prompt, answers[row]
+            conversation = conversation_blocks(prompt.messages)
+            if other is None:
+                sides.append((conversation, mine, self._answer(prompt.reference or "")))
+            else:
+                known = [*conversation, *self._reference_blocks(prompt)]
+                sides.append((known, mine, answers[other]))
+        return sides
+
+    def _game_cases(self, sides: Sequence[_Sides]) -> list[Case]:
+        """Both orders of every game between answers that differ."""
+        return [
+            build_case(
+                [*known, first.block("ANSWER A"), second.block("ANSWER B")],
+                instructions=self._instructions,
+                verdict='"better": "V"',
+                meaning="V is A or B for the better answer, AA or BB where it is much better, or "
+                "tie"
+                if self._settings.asks_strength
+                else "V is A, B or tie",
+                seed=self._seed,
+            )
+            for known, mine, theirs in sides
+            if mine.text != theirs.text
+            for first, second in ((mine, theirs), (theirs, mine))
+        ]
 
     def _score_of_games(self, games: Sequence[_Game], answer: _Answer, *, alone: str) -> Score:
         judged = [game for game in games if game.preference is not None]

@@ -84,6 +84,12 @@ class MixtureReward:
         self._parts, self._routes = dict(parts), routes
         self._used: list[str] = []
 
+    def begin(self, rollouts: Sequence[Rollout], *, drawn_on: str) -> None:
+        """Has each part begin with the rollouts that it scores."""
+        for name, part in self._parts.items():
+            routed = [r for r in rollouts if name in self._routes.get(r.prompt.style, ())]
+            registry.begin(part, routed, drawn_on=drawn_on)
+
     def score(self, rollouts: Sequence[Rollout], *, progress: Progress = silent) -> list[Score]:
         """One score per rollout, in order.
 

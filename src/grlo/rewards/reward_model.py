@@ -119,6 +119,7 @@ class RewardModel:
         share: Callable[[Scorer], Scorer] = not_shared,
     ) -> None:
         self._model, self._renderer, self._settings = model, renderer, settings
+        self._device, self._is_alone = model.device, share is not_shared
         self._budget = budget
         self._offload = offload
         self._score_shared = share(self._score_sequences)
@@ -126,6 +127,19 @@ class RewardModel:
             pass  # Until something is to be scored.
         self._statistics = RunningMoments()
         self._metrics: dict[str, float] = {}
+        self._begun: dict[tuple[int, ...], float] = {}
+        """Raw scores of the next call, by the tokens of the conversation."""
+
+    def begin(self, rollouts: Sequence[Rollout], *, drawn_on: str) -> None:
+        """Scores answers while another device draws the others; see `Reward`.
+
+        The last bits of a score may depend on what was there to be scored at the same time.
+        """
+        if self._is_alone and (drawn_on == "elsewhere" or _is_other_gpu(drawn_on, self._device)):
+            answers = [(rollout.prompt.messages, rollout.text) for rollout in rollouts]
+            sequences, groups, _ = self._conversations(answers)
+            scores = self._score_shared(sequences, groups)
+            self._begun |= zip(sequences, scores, strict=True)
 
     def score(self, rollouts: Sequence[Rollout], *, progress: Progress = silent) -> list[Score]:
         """One score per rollout, in order.
@@ -156,6 +170,30 @@ class RewardModel:
 
         Equal conversations with equal answers are scored once.
         """
+        sequences, groups, num_truncated = self._conversations(answers)
+        begun, self._begun = self._begun, {}
+        rows = [row for row, sequence in enumerate(sequences) if sequence not in begun]
+        new = [sequences[row] for row in rows]
+        begun |= zip(
+            new,
+            self._score_shared(new, [groups[row] for row in rows], progress=progress),
+            strict=True,
+        )
+        scores = [begun[sequence] for sequence in sequences]
+        num_answers = max(1, len(answers))
+        num_unscored = sum(not math.isfinite(score) for score in scores)
+        self._metrics = {
+            "reward/truncated": num_truncated / num_answers,
+            "reward/unscored": num_unscored / num_answers,
+            "reward/distinct": len(set(sequences)) / num_answers,
+        }
+        return scores
+
+    def _conversations(
+        self, answers: Sequence[tuple[Sequence[Message], str]]
+    ) -> tuple[list[tuple[int, ...]], list[int], int]:
+        """Tokens of conversations with their answers, the number of each one's prompt, and how many
+        were cut."""
         sequences: list[tuple[int, ...]] = []
         prompts: dict[tuple[Message, ...], int] = {}
         groups: list[int] = []
@@ -169,15 +207,7 @@ class RewardModel:
             sequences.append(tokens)
             groups.append(prompts.setdefault(tuple(messages), len(prompts)))
             num_truncated += truncated
-        scores = self._score_shared(sequences, groups, progress=progress)
-        num_answers = max(1, len(answers))
-        num_unscored = sum(not math.isfinite(score) for score in scores)
-        self._metrics = {
-            "reward/truncated": num_truncated / num_answers,
-            "reward/unscored": num_unscored / num_answers,
-            "reward/distinct": len(set(sequences)) / num_answers,
-        }
-        return scores
+        return sequences, groups, num_truncated
 
     def _score_sequences(
         self,
@@ -228,3 +258,10 @@ class RewardModel:
 
     def usage(self) -> Usage:
         return Usage()
+
+
+def _is_other_gpu(name: str, device: torch.device) -> bool:
+    """Whether both are GPUs and not the same one."""
+    if not name.startswith("cuda") or device.type != "cuda":
+        return False
+    return (torch.device(name).index or 0) != (device.index or 0)

@@ -75,6 +75,9 @@ class ShapedReward:
         self._moments = RunningMoments()
         self._metrics: dict[str, float] = {}
 
+    def begin(self, rollouts: Sequence[Rollout], *, drawn_on: str) -> None:
+        registry.begin(self._inner, rollouts, drawn_on=drawn_on)
+
     def score(self, rollouts: Sequence[Rollout], *, progress: Progress = silent) -> list[Score]:
         """One score per rollout, in order."""
         unshaped = self._inner.score(rollouts, progress=progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from grlo import registry
 from grlo.interfaces import BuildContext, Progress, Reward, silent
 from grlo.rewards.reward_model import RewardModelSettings
 from grlo.seeding import derive_rng
@@ -41,6 +42,9 @@ class ShuffledReward:
 
     def __init__(self, inner: Reward, *, seed: int) -> None:
         self._inner, self._seed, self._num_calls = inner, seed, 0
+
+    def begin(self, rollouts: Sequence[Rollout], *, drawn_on: str) -> None:
+        registry.begin(self._inner, rollouts, drawn_on=drawn_on)
 
     def score(self, rollouts: Sequence[Rollout], *, progress: Progress = silent) -> list[Score]:
         """One score per rollout, each that of a random one among the scored."""

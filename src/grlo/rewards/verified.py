@@ -49,13 +49,24 @@ class VerifiedReward:
     def __init__(self, verifier: Verifier, *, settings: VerifiedSettings) -> None:
         self._verifier, self._settings = verifier, settings
         self._metrics: dict[str, float] = {}
+        self._begun: dict[tuple[str, str], Score] = {}
+        """Verdicts of the next call, by prompt and answer."""
+        self._seconds = 0.0
+        """That they took."""
+
+    def begin(self, rollouts: Sequence[Rollout], *, drawn_on: str) -> None:
+        """Verifies answers while a GPU or another machine draws the others; see `Reward`.
+
+        Left to `score` are verifiers that do not say they may be called from several threads.
+        """
+        if drawn_on not in ("", "cpu") and hasattr(self._verifier, "num_workers"):
+            self._grade(rollouts, silent)
 
     def score(self, rollouts: Sequence[Rollout], *, progress: Progress = silent) -> list[Score]:
         """One score per rollout, in order; unscored where the verifier fails."""
-        answers = [(rollout.prompt, rollout.text) for rollout in rollouts]
-        start = time.perf_counter()
-        verdicts = grade_all(self._verifier, answers, progress=progress)
-        seconds = time.perf_counter() - start
+        self._grade(rollouts, progress)
+        verdicts = [self._begun[_key(rollout)] for rollout in rollouts]
+        seconds, self._seconds, self._begun = self._seconds, 0.0, {}
         num_unscored = sum(verdict.value is None for verdict in verdicts)
         num_unparsed = sum(_is_unparsed(verdict) for verdict in verdicts)
         self._metrics = {
@@ -64,6 +75,15 @@ class VerifiedReward:
             "answers_per_second/verifier": len(verdicts) / max(seconds, 1e-9),
         }
         return [self._valued(verdict) for verdict in verdicts]
+
+    def _grade(self, rollouts: Sequence[Rollout], progress: Progress) -> None:
+        """Verdicts of those that have none yet; equal answers to a prompt have the same."""
+        new = {_key(rollout): rollout for rollout in rollouts if _key(rollout) not in self._begun}
+        answers = [(rollout.prompt, rollout.text) for rollout in new.values()]
+        start = time.perf_counter()
+        verdicts = grade_all(self._verifier, answers, progress=progress)
+        self._seconds += time.perf_counter() - start
+        self._begun |= zip(new, verdicts, strict=True)
 
     def _valued(self, verdict: Score) -> Score:
         if verdict.value is None:
@@ -99,6 +119,10 @@ class VerifiedReward:
 
     def close(self) -> None:
         registry.close(self._verifier)
+
+
+def _key(rollout: Rollout) -> tuple[str, str]:
+    return rollout.prompt.id, rollout.text
 
 
 def _is_unparsed(verdict: Score) -> bool:

@@ -12,6 +12,7 @@ from grlo.errors import RewardError
 from grlo.interfaces import (
     Algorithm,
     FlopCounter,
+    OnGroup,
     Progress,
     PromptSource,
     Renderer,
@@ -24,6 +25,7 @@ from grlo.moments import RunningMoments
 from grlo.rollout import sample
 from grlo.training.ahead import beside, restored
 from grlo.training.draws import Draws
+from grlo.training.head_start import head_start
 from grlo.training.learner import Learner
 from grlo.training.metrics import step_metrics
 from grlo.training.watch import watch_metrics
@@ -152,8 +154,12 @@ class Trainer:
     def _generate(self, step: int, *, first_group: int) -> list[Rollout]:
         rollouts, self.ahead = self.ahead, []
         if not rollouts:
-            with self.ledger.phase("generate", step=step) as cost:
-                rollouts = self._sample(self.num_draws, self.progress_of("generate"))
+            device = getattr(self.engine, "device", "")
+            with (
+                self.ledger.phase("generate", step=step) as cost,
+                head_start(self.reward, drawn_on=device) as on_group,
+            ):
+                rollouts = self._sample(self.num_draws, self.progress_of("generate"), on_group)
                 self._count_drawn(cost, rollouts, step)
         return [replace(rollout, group=rollout.group + first_group) for rollout in rollouts]
 
@@ -167,7 +173,9 @@ class Trainer:
                 cost.overlapped_seconds = drawing.overlapped_seconds
                 self._count_drawn(cost, self.ahead, step)
 
-    def _sample(self, draw: int, progress: Progress) -> list[Rollout]:
+    def _sample(
+        self, draw: int, progress: Progress, on_group: OnGroup | None = None
+    ) -> list[Rollout]:
         """Answers to a stretch of prompts."""
         return sample(
             self.engine,
@@ -177,6 +185,7 @@ class Trainer:
             seed=self.seed,
             step=draw,
             progress=progress,
+            on_group=on_group,
         )
 
     def _count_drawn(self, cost: PhaseCost, rollouts: Sequence[Rollout], step: int) -> None:
