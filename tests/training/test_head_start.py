@@ -119,10 +119,12 @@ def test_whole_groups_are_begun_before_the_last_answer_is_drawn() -> None:
     assert draws.rollouts == reward.scored
 
 
-def test_what_fails_is_left_for_the_call_that_counts_it() -> None:
+def test_what_fails_is_left_for_the_call_that_counts_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     reward = Reward(error=OSError("no route to the judge"))
-    with pytest.warns(UserWarning, match="could not begin .*: no route to the judge"):
-        draw(reward, Engine(lambda: reward.begun_all.wait(timeout=60)))
+    draw(reward, Engine(lambda: reward.begun_all.wait(timeout=60)))
+    assert "could not begin before all answers were drawn: no route" in capsys.readouterr().err
     assert not reward.begun
     assert len(reward.scored) == 6
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -41,9 +41,9 @@ def head_start(reward: Reward, *, drawn_on: str) -> Iterator[OnGroup | None]:
             try:
                 begin(waiting, drawn_on=drawn_on)
             except Exception as error:
-                warnings.warn(
+                print(
                     f"the reward could not begin before all answers were drawn: {error}",
-                    stacklevel=1,
+                    file=sys.stderr,
                 )
                 return
 
