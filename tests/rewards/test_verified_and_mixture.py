@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -301,7 +301,8 @@ CALLS: list[str] = []
 
 @pytest.mark.parametrize("drawn_on", ["cuda:0", "elsewhere", "cpu", ""])
 def test_answers_are_verified_while_others_are_drawn_on_other_devices(drawn_on: str) -> None:
-    rollouts = [rollout(text) for text in ("right", "wrong", "half", "right")]
+    rollouts = [rollout(text) for text in ("right", "wrong", "half")]
+    rollouts.append(rollouts[0])
     plain = VerifiedSettings(Counting()).build(context=CONTEXT).score(rollouts)
     parts = {"a": VerifiedSettings(Counting()).build(context=CONTEXT)}
     reward = MixtureReward(parts, routes={"rule": {"a": 1.0}})
@@ -314,6 +315,20 @@ def test_answers_are_verified_while_others_are_drawn_on_other_devices(drawn_on: 
     assert [score.value for score in scores] == [score.value for score in plain]
     reward.score(rollouts)
     assert len(CALLS) == 6, "verdicts are those of one call"
+
+
+def test_equal_conversations_with_other_references_have_verdicts_of_their_own() -> None:
+    @dataclass(frozen=True)
+    class ByReference(ByText):
+        def __call__(self, prompt: Prompt, text: str) -> Score:
+            return Score(float(text == prompt.reference))
+
+    one, other = rollout("4"), rollout("4")
+    one = replace(one, prompt=replace(one.prompt, reference="4"))
+    other = replace(other, prompt=replace(other.prompt, reference="5"))
+    assert one.prompt.id == other.prompt.id
+    reward = VerifiedSettings(ByReference()).build(context=CONTEXT)
+    assert [score.value for score in reward.score([one, other])] == [1.0, 0.0]
 
 
 def test_a_verifier_for_one_thread_is_not_called_from_another() -> None:

@@ -12,7 +12,7 @@ from grlo.errors import RewardError
 from grlo.grading import grade_all
 from grlo.interfaces import BuildContext, Progress, Verifier, silent
 from grlo.settings import Plugin, require
-from grlo.types import Rollout, Score, Usage
+from grlo.types import Prompt, Rollout, Score, Usage
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class VerifiedReward:
     def __init__(self, verifier: Verifier, *, settings: VerifiedSettings) -> None:
         self._verifier, self._settings = verifier, settings
         self._metrics: dict[str, float] = {}
-        self._begun: dict[tuple[str, str], Score] = {}
+        self._begun: dict[tuple[int, str], tuple[Prompt, Score]] = {}
         """Verdicts of the next call, by prompt and answer."""
         self._seconds = 0.0
         """That they took."""
@@ -65,7 +65,7 @@ class VerifiedReward:
     def score(self, rollouts: Sequence[Rollout], *, progress: Progress = silent) -> list[Score]:
         """One score per rollout, in order; unscored where the verifier fails."""
         self._grade(rollouts, progress)
-        verdicts = [self._begun[_key(rollout)] for rollout in rollouts]
+        verdicts = [self._begun[_key(rollout)][1] for rollout in rollouts]
         seconds, self._seconds, self._begun = self._seconds, 0.0, {}
         num_unscored = sum(verdict.value is None for verdict in verdicts)
         num_unparsed = sum(_is_unparsed(verdict) for verdict in verdicts)
@@ -77,13 +77,14 @@ class VerifiedReward:
         return [self._valued(verdict) for verdict in verdicts]
 
     def _grade(self, rollouts: Sequence[Rollout], progress: Progress) -> None:
-        """Verdicts of those that have none yet; equal answers to a prompt have the same."""
+        """Verdicts of those that have none yet; equal answers to a prompt have the same one."""
         new = {_key(rollout): rollout for rollout in rollouts if _key(rollout) not in self._begun}
         answers = [(rollout.prompt, rollout.text) for rollout in new.values()]
         start = time.perf_counter()
         verdicts = grade_all(self._verifier, answers, progress=progress)
         self._seconds += time.perf_counter() - start
-        self._begun |= zip(new, verdicts, strict=True)
+        for (key, rollout), verdict in zip(new.items(), verdicts, strict=True):
+            self._begun[key] = rollout.prompt, verdict
 
     def _valued(self, verdict: Score) -> Score:
         if verdict.value is None:
@@ -121,8 +122,9 @@ class VerifiedReward:
         registry.close(self._verifier)
 
 
-def _key(rollout: Rollout) -> tuple[str, str]:
-    return rollout.prompt.id, rollout.text
+def _key(rollout: Rollout) -> tuple[int, str]:
+    # Equal conversations have equal ids and may have other references: the prompt is the object.
+    return id(rollout.prompt), rollout.text
 
 
 def _is_unparsed(verdict: Score) -> bool:
