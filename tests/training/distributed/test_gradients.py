@@ -33,8 +33,13 @@ Made = dict[str, Any]
 
 
 def make(path: Path, name: str) -> Recipe:
-    """Recipes of every kind of pass; micro-batches hold a few of the eight rows."""
-    small = {"micro_batch_tokens": 24}
+    """Recipes of every kind of pass; micro-batches hold a few of the eight rows.
+
+    Adam divides a gradient by its own size, also one that all but cancels and is no more than the
+    rounding of sums in another order. With its epsilon above such rounding, what is left between
+    two trajectories is the fault of the code.
+    """
+    small = {"micro_batch_tokens": 24, "optimizer": {"eps": 1e-6}}
     return {
         "ppo": lambda: make_recipe(path, PPO(), num_minibatches=2, num_epochs=2, **small),
         "ppo, warm-up": lambda: make_recipe(
@@ -128,11 +133,7 @@ def require_equal(found: Made, expected: Made, *, drift: float = 2e-5) -> None:
         assert ours == pytest.approx(theirs, abs=1e-4, rel=1e-3)
     assert found["weights"].keys() == expected["weights"].keys()
     for name, weight in expected["weights"].items():
-        away = (found["weights"][name] - weight).abs()
-        # Adam divides a gradient that all but cancels by its own size: where it is no more than
-        # rounding, so is its sign, and a weight goes its own way for a while.
-        assert away.max() <= 5 * drift, name
-        assert (away > drift).float().mean() <= 1e-3, name
+        torch.testing.assert_close(found["weights"][name], weight, atol=drift, rtol=0)
 
 
 def moved(made: Made, recipe: Recipe) -> float:
@@ -148,7 +149,7 @@ def test_two_ranks_train_as_one_process_does(policy_path, kind, sharding):
     expected = train(recipe)
     assert moved(expected, recipe) > 1e-3
     one, two = on_ranks(lambda ranks: train(recipe, ranks, sharding))
-    require_equal(one, expected)
+    require_equal(one, expected, drift=1e-5)
     for name, weight in one["weights"].items():
         torch.testing.assert_close(two["weights"][name], weight, atol=0, rtol=0)
     assert one["metrics"] == two["metrics"]
