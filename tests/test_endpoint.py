@@ -543,3 +543,21 @@ def test_replies_that_came_before_a_refusal_are_kept():
             "re: b",
         ]
         assert sorted(map(asked, server.bodies)) == ["a", "b", "b", "z"]
+
+
+def test_what_is_asked_in_another_thread_ends_when_the_endpoint_is_closed(monkeypatch):
+    monkeypatch.setattr(grlo.endpoint, "_FIRST_WAIT_SECONDS", 600.0)
+    is_asked = threading.Event()
+
+    def busy(body, number):
+        is_asked.set()
+        return error(503)
+
+    with serve(busy) as server:
+        endpoint = Endpoint(settings(server.url, retries=100))
+        thread = threading.Thread(target=endpoint.begin, args=([ask("a"), ask("b")],), daemon=True)
+        thread.start()
+        assert is_asked.wait(timeout=60)
+        endpoint.close()
+        thread.join(timeout=60)
+        assert not thread.is_alive()

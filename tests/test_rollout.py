@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from grlo.errors import ModelError
-from grlo.interfaces import Progress, silent
+from grlo.interfaces import OnCompletion, Progress, ignore, silent
 from grlo.rollout import ChatRenderer, PlainRenderer, check_compatible, sample
 from grlo.templates import TEMPLATES
 from grlo.types import Completion, Message, Prompt, SamplingParams
@@ -294,6 +294,7 @@ class EchoEngine:
         *,
         seeds: Sequence[int],
         progress: Progress = silent,
+        on_completion: OnCompletion = ignore,
     ) -> list[Completion]:
         self.sampling, self.seeds = sampling, list(seeds)
         return [

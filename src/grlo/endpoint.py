@@ -190,6 +190,9 @@ class Endpoint:
         self._requests = self._input_tokens = self._output_tokens = 0
         self._failed_in_a_row = 0
         self._begun: dict[ChatRequest, Reply | Failure] = {}
+        """Replies that the next call of `complete` need not ask for."""
+        self._stop = threading.Event()
+        """Set, nothing is asked again."""
         self._has_answered = False
 
     def begin(self, requests: Sequence[ChatRequest]) -> None:
@@ -223,7 +226,7 @@ class Endpoint:
             EndpointError: Every request would fail: key, address, model or a setting is refused,
                 the account is empty, or the endpoint is down.
         """
-        stop = threading.Event()
+        stop = self._stop = threading.Event()
         tokens = 0
         begun, self._begun = self._begun, {}
         replies = {request: begun[request] for request in requests if request in begun}
@@ -254,7 +257,8 @@ class Endpoint:
         return [replies[request] for request in requests]
 
     def close(self) -> None:
-        """Ends the connections."""
+        """Ends the connections; what is being asked in another thread is not asked again."""
+        self._stop.set()
         self._client.close()
 
     def drain_usage(self) -> Usage:

@@ -4,8 +4,9 @@ The tokens of several rows are laid end to end, and where a row begins like the 
 samples of one prompt do) the common tokens appear once. All linear layers, the bulk of the work,
 run on this packed sequence; attention alone sees rows: queries, keys and values are spread to a
 padded [rows, longest] grid, attended causally, and gathered again. Gradients of shared tokens add
-up in the spreading step, so that results equal those of separate rows. In float32 on a CPU there is
-no grid of whole rows (`grlo.shared_prefix_attention`).
+up in the spreading step, so that results equal those of separate rows. In float32 on a CPU
+there is a grid of whole rows for keys and values of a reward model's last layer only
+(`grlo.shared_prefix_attention`).
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ def identity(plugin: object) -> dict[str, object]:
 
 def begin(reward: object, rollouts: Sequence[object], *, drawn_on: str) -> None:
     """Has a reward begin, by its method `begin` if it has one."""
-    if rollouts and hasattr(reward, "begin"):
-        reward.begin(rollouts, drawn_on=drawn_on)  # pyright: ignore[reportAttributeAccessIssue]
+    if rollouts:
+        getattr(reward, "begin", lambda *_, **__: None)(rollouts, drawn_on=drawn_on)
 
 
 def close(plugin: object) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grlo.errors import ModelError
-from grlo.interfaces import OnGroup, Progress, Renderer, RolloutEngine, silent
+from grlo.interfaces import OnGroup, Progress, Renderer, RolloutEngine, ignore, silent
 from grlo.seeding import derive_seed
 from grlo.templates import TEMPLATES
 from grlo.types import Completion, Message, Prompt, Rollout, SamplingParams
@@ -384,7 +384,7 @@ def sample(
         replace(sampling, stop=stop),
         seeds=seeds,
         progress=progress,
-        **({} if on_group is None else {"on_completion": on_completion}),
+        on_completion=ignore if on_group is None else on_completion,
     )
     return to_rollouts(prompts, encoded, completions, renderer=renderer)
 

@@ -11,7 +11,7 @@ import pytest
 from grlo.errors import RewardError
 from grlo.evaluation.gold import GoldSignal, Parting, choose
 from grlo.evaluation.stats import Estimate, clustered_mean
-from grlo.interfaces import Progress, silent
+from grlo.interfaces import Progress, ignore, silent
 from grlo.ledger import Ledger
 from grlo.settings import GoldSettings
 from grlo.types import (
@@ -117,7 +117,7 @@ class Engine:
         self.length = 3
         self.seeds: list[tuple[int, ...]] = []
 
-    def generate(self, prompts, sampling, *, seeds, progress=silent):
+    def generate(self, prompts, sampling, *, seeds, progress=silent, on_completion=ignore):
         self.seeds.append(tuple(seeds))
         answer = Completion((5,) * self.length, (0.0,) * self.length, "stop")
         return [answer] * (len(prompts) * sampling.num_samples)

@@ -40,7 +40,7 @@ class Engine:
     def __init__(self) -> None:
         self.seeds: list[int] = []
 
-    def generate(self, prompts, sampling, *, seeds, progress) -> list[Completion]:
+    def generate(self, prompts, sampling, *, seeds, progress, on_completion) -> list[Completion]:
         self.seeds += seeds
         completion = Completion(tokens=(5, 0), logprobs=(-1.0, -1.0), finish_reason="stop")
         return [completion] * (len(prompts) * sampling.num_samples)

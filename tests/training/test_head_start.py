@@ -124,7 +124,9 @@ def test_what_fails_is_left_for_the_call_that_counts_it(
 ) -> None:
     reward = Reward(error=OSError("no route to the judge"))
     draw(reward, Engine(lambda: reward.begun_all.wait(timeout=60)))
-    assert "could not begin before all answers were drawn: no route" in capsys.readouterr().err
+    assert "could not begin while answers are drawn (no route to the judge)" in (
+        capsys.readouterr().err
+    )
     assert not reward.begun
     assert len(reward.scored) == 6
 
@@ -139,6 +141,26 @@ def test_nothing_is_begun_after_the_drawing_has_failed() -> None:
         draw(reward, Engine(fail))
     assert len(reward.begun) <= 2 * NUM_SAMPLES
     assert not [t for t in threading.enumerate() if t.name == "head start"]
+
+
+def test_a_failure_does_not_wait_for_what_has_been_begun() -> None:
+    """Such as a judge that is asked again and again while somebody presses Ctrl-C."""
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    class Slow(Reward):
+        def begin(self, rollouts: Sequence[Rollout], *, drawn_on: str) -> None:
+            is_asked.set()
+            may_answer.wait()
+
+    def interrupt() -> None:
+        assert is_asked.wait(timeout=60)
+        raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            draw(Slow(), Engine(interrupt))
+    finally:
+        may_answer.set()
 
 
 def test_a_reward_that_cannot_begin_is_not_told() -> None:

@@ -19,7 +19,7 @@ from grlo.algorithms.ppo import PPO
 from grlo.batch import collate
 from grlo.engines.hf import HFEngine, HFEngineSettings
 from grlo.errors import NonFiniteError
-from grlo.interfaces import Algorithm, BuildContext, Progress, silent
+from grlo.interfaces import Algorithm, BuildContext, OnCompletion, Progress, ignore, silent
 from grlo.ledger import Ledger
 from grlo.prompts.sampler import PromptSampler
 from grlo.rollout import ChatRenderer, sample
@@ -90,6 +90,7 @@ class Engine:
         *,
         seeds: Sequence[int],
         progress: Progress,
+        on_completion: OnCompletion = ignore,
     ) -> list[Completion]:
         self.calls += 1
         self.is_drawing = True

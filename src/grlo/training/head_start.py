@@ -5,14 +5,11 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from grlo.interfaces import OnGroup, Reward
 from grlo.types import Rollout
-
-_END = None
 
 
 @contextmanager
@@ -20,7 +17,8 @@ def head_start(reward: Reward, *, drawn_on: str) -> Iterator[OnGroup | None]:
     """Has a reward begin, in a second thread, with the groups that the body hands over.
 
     When the body ends, what has been begun is brought to its end and what has not is left for
-    `Reward.score`. So is what fails, where it is counted and told of.
+    `Reward.score`. So is what fails, where it is counted and told of. When the body fails, nothing
+    is waited for: closing the reward ends what it is at.
 
     Args:
         reward: None is yielded unless it has a method `begin`.
@@ -30,42 +28,31 @@ def head_start(reward: Reward, *, drawn_on: str) -> Iterator[OnGroup | None]:
     if begin is None:
         yield None
         return
-    groups: queue.SimpleQueue[list[Rollout] | None] = queue.SimpleQueue()
+    groups: queue.SimpleQueue[list[Rollout]] = queue.SimpleQueue()
     is_over = threading.Event()
 
     def work() -> None:
-        while not is_over.is_set():
-            waiting = _all_waiting(groups)
-            if waiting is _END or is_over.is_set():
+        while True:
+            waiting = groups.get()
+            while not groups.empty():  # Nobody else takes any.
+                waiting = [*waiting, *groups.get()]
+            if is_over.is_set():
                 return
             try:
                 begin(waiting, drawn_on=drawn_on)
             except Exception as error:
                 print(
-                    f"the reward could not begin before all answers were drawn: {error}",
+                    f"the reward could not begin while answers are drawn ({error}); it is asked "
+                    "again when all are there.",
                     file=sys.stderr,
                 )
                 return
 
-    thread = threading.Thread(target=work, name="head start")
+    thread = threading.Thread(target=work, name="head start", daemon=True)
     thread.start()
     try:
         yield groups.put
     finally:
         is_over.set()
-        groups.put(_END)
-        thread.join()
-
-
-def _all_waiting(groups: queue.SimpleQueue[Any]) -> Sequence[Rollout] | None:
-    """Waits for a group and takes those behind it along; None at the end."""
-    rollouts: list[Rollout] = []
-    group = groups.get()
-    while True:
-        if group is _END:
-            return _END
-        rollouts += group
-        try:
-            group = groups.get_nowait()
-        except queue.Empty:
-            return rollouts
+        groups.put([])
+    thread.join()
