@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from allocations import allocations
 from grlo.training import output_head
-from grlo.training.output_head import EntropyMode, chunk_rows, head_logprobs
+from grlo.training.output_head import EntropyMode, chunk_rows, head_logprobs, kept_rows
 
 N, D, V = 23, 12, 37
 
@@ -54,13 +55,19 @@ def exact(temperature: float, *, with_entropy: bool) -> tuple[Tensor, Tensor, Te
 
 
 @pytest.mark.parametrize("kind", [nn.Linear, Wrapped])
-@pytest.mark.parametrize("rows", [1, 5, 100])
+@pytest.mark.parametrize(("rows", "kept"), [(1, 0), (5, 0), (5, 11), (5, 100), (100, 100)])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("mode", ["none", "detached", "gradient"])
 def test_values_and_gradients_are_those_of_a_whole_softmax(
-    kind: type, rows: int, temperature: float, mode: EntropyMode, monkeypatch: pytest.MonkeyPatch
+    kind: type,
+    rows: int,
+    kept: int,
+    temperature: float,
+    mode: EntropyMode,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(output_head, "chunk_rows", lambda *_: rows)
+    monkeypatch.setattr(output_head, "kept_rows", lambda *_: kept)
     head, hidden, targets, upstream, entropy_upstream = inputs()
     hidden.requires_grad_()
     logprobs, entropy = head_logprobs(
@@ -87,6 +94,25 @@ def test_values_and_gradients_are_those_of_a_whole_softmax(
         torch.testing.assert_close(
             ours.double(), theirs, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
         )
+
+
+def test_nothing_is_lost_where_one_token_is_all_but_certain() -> None:
+    head = nn.Linear(D, V, bias=False)
+    hidden, targets = 100 * torch.randn(N, D), torch.arange(N) % V
+    logprobs, entropy = head_logprobs(
+        head, hidden, targets, vocab_size=V, temperature=1.0, entropy="detached"
+    )
+    exact = (hidden.double() @ head.weight.double().T).log_softmax(-1)
+    expected = -(exact.exp() * exact).sum(-1)
+    assert (expected < 1e-3).sum() > 3, "the case is not met"
+    certain = torch.stack([expected, entropy.double()])[:, expected > 1e-9]
+    torch.testing.assert_close(certain[1], certain[0], rtol=1e-3, atol=2e-7)
+    chosen = exact[torch.arange(N), targets]
+    torch.testing.assert_close(logprobs.double(), chosen, rtol=1e-5, atol=1e-4)
+    none, _ = head_logprobs(
+        head, hidden[:0], targets[:0], vocab_size=V, temperature=1.0, entropy="none"
+    )
+    assert none.shape == (0,)
 
 
 def test_a_frozen_head_takes_no_gradient_and_frozen_hidden_states_neither() -> None:
@@ -125,31 +151,19 @@ def test_under_autocast_products_are_of_bfloat16_and_gradients_of_float32() -> N
     torch.testing.assert_close(head.weight.grad.double(), expected[3], rtol=0, atol=0.1)
 
 
-def test_no_tensor_of_all_logits_is_ever_made() -> None:
-    rows, vocab = 3000, 5000
+def test_memory_is_that_of_chunks_and_of_what_may_be_kept() -> None:
+    rows, vocab = 6000, 10000
     head = nn.Linear(4, vocab, bias=False)
     hidden = torch.randn(rows, 4, requires_grad=True)
-    largest = 0
+    targets = torch.zeros(rows, dtype=torch.int64)
+    options = {"vocab_size": vocab, "temperature": 1.0, "entropy": "detached"}
 
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            nonlocal largest
-            result = function(*args, **(kwargs or {}))
-            if isinstance(result, Tensor):
-                largest = max(largest, result.numel())
-            return result
+    def update() -> None:
+        head_logprobs(head, hidden, targets, **options)[0].sum().backward()
 
-    with Watch():
-        logprobs, _ = head_logprobs(
-            head,
-            hidden,
-            torch.zeros(rows, dtype=torch.int64),
-            vocab_size=vocab,
-            temperature=1.0,
-            entropy="detached",
-        )
-        logprobs.sum().backward()
-    assert 0 < largest <= chunk_rows(vocab, "cpu") * vocab < rows * vocab
+    kept = kept_rows(vocab, "cpu") * vocab
+    most = kept + 3.1 * chunk_rows(vocab, "cpu") * vocab
+    assert kept <= allocations(update).peak / 4 <= most < 0.5 * rows * vocab
 
 
 def test_chunks_are_bounded_by_memory_and_worth_a_product() -> None:
@@ -157,3 +171,5 @@ def test_chunks_are_bounded_by_memory_and_worth_a_product() -> None:
     assert chunk_rows(151_936, "cpu") == 256
     assert chunk_rows(151_936, "cuda") * 151_936 <= 2**27
     assert chunk_rows(2**40, "cuda") == 1
+    assert kept_rows(4096, "cpu") * 4096 == 2**24
+    assert kept_rows(4096, "cuda") == 0

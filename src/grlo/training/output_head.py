@@ -5,6 +5,7 @@ Dimensions: N positions, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from grlo.products import outer, product
-from grlo.work_sizes import chunk_rows
+from grlo.work_sizes import chunk_rows, kept_rows
 
 EntropyMode = Literal["none", "detached", "gradient"]
 
@@ -29,8 +30,9 @@ def head_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """log softmax(W h / temperature) at the targets, and the entropy of that distribution.
 
-    Positions are worked on in chunks, and the backward pass computes the logits of a chunk again:
-    with p = softmax(z), z = W h / temperature and H the entropy, the gradient of log p_y by z_j is
+    Positions are worked on in chunks. The backward pass needs the probabilities p of a chunk: on a
+    CPU those of the first positions are kept (`kept_rows`), all others are computed again. With
+    p = softmax(z), z = W h / temperature and H the entropy, the gradient of log p_y by z_j is
     [j = y] - p_j, and that of H is -p_j (log p_j + H).
 
     Args:
@@ -47,8 +49,9 @@ def head_logprobs(
     """
     rows = chunk_rows(vocab_size, hidden_ND.device.type)
     if isinstance(head, nn.Linear) and head.bias is None:
+        kept = kept_rows(vocab_size, hidden_ND.device.type) if torch.is_grad_enabled() else 0
         return _ChunkedHead.apply(  # pyright: ignore[reportReturnType]
-            hidden_ND, head.weight, targets_N, temperature, entropy, rows
+            hidden_ND, head.weight, targets_N, temperature, entropy, rows, kept
         )
     parts = [
         checkpoint(_of_any_head, head, hidden, targets, temperature, entropy, use_reentrant=False)
@@ -70,22 +73,21 @@ class _ChunkedHead(torch.autograd.Function):
         temperature: float,
         entropy: EntropyMode,
         rows: int,
+        kept_rows: int,
     ) -> tuple[Tensor, Tensor]:
         dtype = _compute_dtype(weight_VD)
         weight = weight_VD.to(dtype)
-        normalizers, logprobs, entropies = [], [], []
-        for hidden, targets in zip(hidden_ND.split(rows), targets_N.split(rows), strict=True):
-            logits_CV = _logits(hidden.to(dtype), weight, temperature)
-            normalizer_C = logits_CV.logsumexp(-1)
-            logits_CV -= normalizer_C[:, None]
-            normalizers.append(normalizer_C)
-            logprobs.append(logits_CV.gather(-1, targets[:, None]).squeeze(-1))
-            if entropy == "none":
-                entropies.append(torch.zeros_like(normalizer_C))
-            else:
-                entropies.append(-logits_CV.exp().mul_(logits_CV).sum(-1))
-        normalizer_N, logprobs_N, entropy_N = map(_joined, (normalizers, logprobs, entropies))
-        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, normalizer_N, entropy_N)
+        parts, kept = [], []
+        for start in range(0, max(1, len(hidden_ND)), rows):
+            chunk = slice(start, start + rows)
+            logits_CV = _logits(hidden_ND[chunk].to(dtype), weight, temperature)
+            *part, probs_CV = _read(logits_CV, targets_N[chunk], entropy != "none")
+            parts.append(part)
+            if chunk.stop <= kept_rows:
+                kept.append(probs_CV)
+            del logits_CV, probs_CV  # Before there are those of the next chunk.
+        normalizer_N, logprobs_N, entropy_N = map(_joined, zip(*parts, strict=True))
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, normalizer_N, entropy_N, *kept)
         ctx.dtype, ctx.temperature, ctx.rows = dtype, temperature, rows
         if entropy != "gradient":
             ctx.mark_non_differentiable(entropy_N)
@@ -97,36 +99,58 @@ class _ChunkedHead(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, upstream_N: Tensor, entropy_upstream_N: Tensor
     ) -> tuple[Tensor | None, ...]:
-        hidden_ND, weight_VD, targets_N, normalizer_N, entropy_N = ctx.saved_tensors
+        hidden_ND, weight_VD, targets_N, normalizer_N, entropy_N, *kept = ctx.saved_tensors
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         weight = weight_VD.to(ctx.dtype)
         for_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
         for_weight = torch.zeros_like(weight_VD) if needs_weight else None
-        for start in range(0, len(hidden_ND), ctx.rows):
+        for index, start in enumerate(range(0, len(hidden_ND), ctx.rows)):
             chunk = slice(start, start + ctx.rows)
             hidden = hidden_ND[chunk].to(ctx.dtype)
-            upstream = upstream_N[chunk] / ctx.temperature
-            # By logits: first -p_j, then weighted and completed in place.
-            logprobs_CV = _logits(hidden, weight, ctx.temperature).sub_(normalizer_N[chunk, None])
+            if index < len(kept):
+                probs_CV = kept[index]
+            else:
+                logits_CV = _logits(hidden, weight, ctx.temperature)
+                probs_CV = logits_CV.sub_(normalizer_N[chunk, None]).exp_()
+            upstream = upstream_N[chunk, None] / ctx.temperature
             if ctx.has_entropy_gradient:
                 entropy_upstream = entropy_upstream_N[chunk, None] / ctx.temperature
-                gradient_CV = logprobs_CV.exp()
-                logprobs_CV.add_(entropy_N[chunk, None]).mul_(entropy_upstream)
-                gradient_CV.mul_(logprobs_CV.add_(upstream[:, None]).neg_())
+                gradient_CV = torch.xlogy(probs_CV, probs_CV).mul_(-entropy_upstream)
+                both = upstream + entropy_upstream * entropy_N[chunk, None]
+                gradient_CV.addcmul_(probs_CV, both, value=-1)
             else:
-                gradient_CV = logprobs_CV.exp_().mul_(-upstream[:, None])
-            gradient_CV.scatter_add_(1, targets_N[chunk, None], upstream[:, None])
+                gradient_CV = probs_CV * -upstream
+            gradient_CV.scatter_add_(1, targets_N[chunk, None], upstream)
             gradient_CV = gradient_CV.to(ctx.dtype)
             if for_hidden is not None:
                 for_hidden[chunk] = product(gradient_CV, weight)
             if for_weight is not None:
                 for_weight += outer(gradient_CV, hidden)
-        return for_hidden, for_weight, None, None, None, None
+        return for_hidden, for_weight, None, None, None, None, None
 
 
 def _logits(hidden_CD: Tensor, weight_VD: Tensor, temperature: float) -> Tensor:
     logits_CV = product(hidden_CD, weight_VD.t()).float()
     return logits_CV if temperature == 1 else logits_CV.div_(temperature)
+
+
+def _read(
+    logits_CV: Tensor, targets_C: Tensor, has_entropy: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Normalizers, log-probabilities of targets, entropies and probabilities; logits are lost."""
+    top_C1 = logits_CV.amax(-1, keepdim=True)
+    # From here on relative to the largest, so that sums of few likely tokens stay precise.
+    logits_CV -= top_C1
+    probs_CV = logits_CV.exp()
+    sum_C1 = probs_CV.sum(-1, keepdim=True)
+    probs_CV /= sum_C1
+    rest_C = sum_C1.log_().squeeze(-1)
+    logprobs_C = logits_CV.gather(-1, targets_C[:, None]).squeeze(-1) - rest_C
+    if has_entropy:
+        entropy_C = rest_C - logits_CV.mul_(probs_CV).sum(-1)
+    else:
+        entropy_C = torch.zeros_like(rest_C)
+    return top_C1.squeeze(-1) + rest_C, logprobs_C, entropy_C, probs_CV
 
 
 def _of_any_head(
@@ -149,5 +173,5 @@ def _compute_dtype(weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts) if len(parts) != 1 else parts[0]
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(tuple(parts)) if len(parts) != 1 else parts[0]
