@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from grlo.products import use_fast_products
+from grlo.rotary import use_fast_rotary
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -18,7 +19,8 @@ _RMS_NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", 
 
 
 def use_fast_layers(model: AnyModule) -> AnyModule:
-    """Lets linear layers and norms of a model compute as this module and `grlo.products` do.
+    """Lets linear layers, norms and rotary positions of a model compute as this module,
+    `grlo.products` and `grlo.rotary` do.
 
     Weights, names and types stay what they are; on other devices and in other types layers compute
     as before.
@@ -26,7 +28,7 @@ def use_fast_layers(model: AnyModule) -> AnyModule:
     for module in model.modules():
         if type(module).__name__ in _RMS_NORMS:
             module.__class__ = _with_fast_forward(type(module))
-    return use_fast_products(model)
+    return use_fast_products(use_fast_rotary(model))
 
 
 class FastRMSNorm(nn.Module):
@@ -51,8 +53,8 @@ def _with_fast_forward(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 class _RMSNorm(torch.autograd.Function):
-    """With n = r x, r = 1 / sqrt(mean(x^2) + eps) and g = w dL/dy, over the last dimension D:
-    dL/dx = r (g - n mean(g n)) and dL/dw = sum(dL/dy n)."""
+    """With r = 1 / sqrt(mean(x^2) + eps), y = w r x and g = dL/dy, over the last dimension D:
+    dL/dx = r w g - r^3 x sum(w g x) / D and dL/dw = sum(r g x)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
@@ -69,12 +71,12 @@ class _RMSNorm(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, None]:
         x, weight_D, r = ctx.saved_tensors
         needs_x, needs_weight, _ = ctx.needs_input_grad
-        normed = x * r
+        size = x.shape[-1]
+        weighted, r_M = (gradients[0] * x).reshape(-1, size), r.reshape(-1)
         for_weight = for_x = None
         if needs_weight:
-            for_weight = (gradients[0] * normed).reshape(-1, x.shape[-1]).sum(0)
+            for_weight = weighted.t() @ r_M
         if needs_x:
-            for_normed = gradients[0] * weight_D
-            mean = torch.linalg.vecdot(for_normed, normed).unsqueeze(-1).div_(x.shape[-1])
-            for_x = for_normed.sub_(normed.mul_(mean)).mul_(r)
+            factor = (weighted @ weight_D).mul_(r_M.pow(3)).div_(-size).view(r.shape)
+            for_x = (gradients[0] * weight_D).mul_(r).addcmul_(x, factor)
         return for_x, for_weight, None

@@ -190,8 +190,8 @@ def token_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of every response token and entropy of the distribution it was drawn from.
 
-    The output head is applied at response positions only, in chunks whose logits are recomputed in
-    the backward pass.
+    The output head is applied at response positions only, in chunks, with a backward pass of its
+    own.
 
     Args:
         model: A causal language model, possibly with adapters.
