@@ -7,7 +7,7 @@ Random models in the shapes of Qwen3-4B (policy) and Llama-3.1-8B (reward model)
 
 - ceilings: bandwidth of a copy, FLOP per second of bfloat16 products
 - generation: steps of decoding at several lengths, and answers of unlike lengths, by the reference
-  engine (with and without CUDA graphs where it has them) and by transformers
+  engine (with and without CUDA graphs) and by transformers
 - scoring: the reward model, in this package's batches and in plain ones
 - learning: annotation and update, with and without packing, shared prompts and gradient
   checkpointing, and by transformers alone; weights to the engine
@@ -188,6 +188,7 @@ def summarize(options: argparse.Namespace, rows: Sequence[Row]) -> Row:
 
 BESIDE = (
     ("engine, spread lengths", "transformers, spread lengths"),
+    ("engine, CUDA graphs, spread lengths", "engine, spread lengths"),
     ("vllm, spread lengths", "engine, spread lengths"),
     ("sorted batches of 32,768 tokens", "transformers, batches of 8 as they come"),
     ("eight samples a prompt", "transformers, eight samples a prompt"),

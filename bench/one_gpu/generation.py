@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,14 +30,14 @@ def run(setup: Setup, record: Record) -> None:
         warm_up(setup, draw)
         steps(setup, record, "engine", draw, rows)
         spread(setup, record, "engine", draw, rows)
-        for name in graph_options():
-            for value in (False, True):
-                with record.attempt(f"engine, {name} {value}"):
-                    draw = engine_draw(model, rows, **{name: value})
-                    warm_up(setup, draw)
-                    steps(setup, record, f"engine, {name} {value}", draw, rows)
-        if not graph_options():
-            record.add("CUDA graphs", skipped="this version of the engine has no such option")
+        if setup.is_cuda:
+            with record.attempt("engine, CUDA graphs"):
+                draw = engine_draw(model, rows, cuda_graphs=True)
+                warm_up(setup, draw)
+                steps(setup, record, "engine, CUDA graphs", draw, rows)
+                spread(setup, record, "engine, CUDA graphs", draw, rows)
+        else:
+            record.add("CUDA graphs", skipped="not on a GPU")
         # Its cache is copied at every step; a quarter of the rows leaves room for that.
         few = max(NUM_PROMPTS, rows // 4 // NUM_PROMPTS * NUM_PROMPTS)
         with record.attempt("transformers"):
@@ -97,11 +96,6 @@ def contexts(setup: Setup) -> list[int]:
 def lookahead(setup: Setup) -> int:
     """Tokens of the shorter draw; the engine looks for finished rows every 16 steps."""
     return 2 if setup.tiny else 16
-
-
-def graph_options() -> list[str]:
-    """Arguments of the engine that switch CUDA graphs."""
-    return [name for name in inspect.signature(HFEngine).parameters if "graph" in name]
 
 
 def engine_draw(model: PreTrainedModel, rows: int, **options: Any) -> Draw:

@@ -17,6 +17,8 @@ from grlo.training import flops
 
 Row = Mapping[str, Any]
 
+ENGINE = ("engine", "engine, CUDA graphs")
+"""Ways in which the reference engine may draw; the faster one is taken."""
 LEARNER = ("packed, checkpointing", "packed, no checkpointing, micro-batch 4,096")
 """Variants of the learner that the schedule may be trained by; the faster one is taken."""
 SCORER = ("sorted batches of 32,768 tokens", "sorted batches of 8,192 tokens")
@@ -49,11 +51,11 @@ def project(schedule: Schedule, rows: Sequence[Row], *, length: int) -> dict[str
     trained = _rate(measured, LEARNER)
     scored = _rate(measured, SCORER)
     sync = measured.get("weights to the engine", {}).get("seconds")
-    engine = _decoding(schedule, rows, "engine", length)
+    drawn = [_decoding(schedule, rows, name, length) for name in ENGINE]
     annotate = policy.forward().flops + critic.forward().flops
     update = policy.trained().flops + critic.trained().flops
     seconds: dict[str, float | None] = {
-        "generate": engine,
+        "generate": min((value for value in drawn if value is not None), default=None),
         "score": _over(reward.forward().flops, scored),
         "annotate": _over(annotate, forward),
         "update": _over(update, trained),

@@ -55,6 +55,12 @@ def test_steps_of_decoding_are_projected_along_the_line_through_those_that_were_
     # 10 batches of 400 steps, in the mean at context 300: 0.01 + 300 * 1e-5 seconds.
     assert hours["generate"] == pytest.approx(10 * 400 * 0.013 / 3600)
     assert hours["total"] is None, "scoring was not measured"
+    graphs = [
+        step(at, seconds / 2, name="engine, CUDA graphs")
+        for at, seconds in ((100, 0.011), (1100, 0.021))
+    ]
+    faster = project(SCHEDULE, [*rows, *graphs], length=400)
+    assert faster["generate"] == pytest.approx(hours["generate"] / 2), "the faster way counts"
 
 
 def test_noise_does_not_project_negative_seconds():

@@ -60,7 +60,8 @@ class Rows:
     def step(self) -> None:
         """Writes a column and compares what every row's queries attend to."""
         n = len(self.prompts)
-        inputs = self.cache.step(n)
+        self.cache.advance()
+        inputs = self.cache.inputs(n)
         for layer in range(self.num_layers):
             key, value = torch.randn(2, n, HEADS, 1, SIZE)
             query = torch.randn(n, HEADS * QUERIES, 1, SIZE)

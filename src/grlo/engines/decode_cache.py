@@ -10,8 +10,9 @@ size.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -51,8 +52,16 @@ class DecodeCache(Cache, ABC):
         """
 
     @abstractmethod
-    def step(self, num_rows: int) -> dict[str, Any]:
-        """Makes room for the next column; what the model is called with."""
+    def advance(self) -> Hashable | None:
+        """Makes room for the next column, and names what the step reads: steps of one name and as
+        many rows read and write the same memory. None is no name."""
+
+    @abstractmethod
+    def inputs(self, num_rows: int) -> dict[str, Any]:
+        """What the model is called with for the first rows, in the step after `advance`.
+
+        What changes from step to step, but for `advance`, is held by tensors.
+        """
 
     @abstractmethod
     def close_gaps(self, target: Tensor, source: Tensor, *, num_rows: int) -> None:
@@ -87,7 +96,8 @@ class RowCache(DecodeCache):
         max_rows: Rows that are decoded together at most.
         longest_prompt: Tokens of the longest prompt, which is admitted first.
         num_columns: Columns to allocate.
-        align: Columns in use begin at a multiple of this; kernels of GPUs ask for it.
+        align: Columns that are read begin and end at multiples of this; kernels of GPUs ask for
+            it, and steps between two multiples read the same memory.
         like: Tensor of the type and device of keys and values.
     """
 
@@ -97,11 +107,15 @@ class RowCache(DecodeCache):
         self, *, max_rows: int, longest_prompt: int, num_columns: int, align: int, like: Tensor
     ) -> None:
         super().__init__()
-        num_columns += -num_columns % 16
+        num_columns += -num_columns % math.lcm(16, align)
         self._max_rows, self._num_columns, self._align = max_rows, num_columns, align
         # The longest prompt comes first, so that the clock has room for all that follow.
         self._clock = longest_prompt - 1
-        self._first = self._num_rows = 0
+        self._first = self._stop = 0
+        """Columns that are read."""
+        self._newest = torch.empty(1, dtype=torch.int64, device=like.device)
+        """The column before the clock, which the latest step wrote."""
+        self._set_clock(self._clock)
         self._layers: Layers = []
         self._starts: list[int] = []
         """First column of every row in use."""
@@ -121,7 +135,7 @@ class RowCache(DecodeCache):
         starts = [self._clock - len(prompt) + 1 for prompt in prompts]
         self._starts += starts
         mask_RC = self._mask_RC[begin : begin + len(prompts)]
-        mask_RC.copy_(mask_before(starts, self._num_columns, like=mask_RC))
+        mask_RC.copy_(mask_outside(starts, self._clock, self._num_columns, like=mask_RC))
         carried, self._carried = self._carried, None
         if carried is not None:
             prompt, layers = carried
@@ -139,16 +153,22 @@ class RowCache(DecodeCache):
                     ],
                 )
 
-    def step(self, num_rows: int) -> dict[str, Any]:
+    def advance(self) -> Hashable:
         """See `DecodeCache`."""
         if self._clock == self._num_columns:
             self._shift()
+        self._clock += 1
         first = min(self._starts)
         self._first = first - first % self._align
-        self._num_rows = num_rows
-        self._clock += 1
+        self._stop = self._clock + -self._clock % self._align
+        return self._first, self._stop
+
+    def inputs(self, num_rows: int) -> dict[str, Any]:
+        """See `DecodeCache`."""
+        self._newest += 1
+        mask_RC = self._mask_RC[:num_rows].index_fill_(1, self._newest, 0.0)
         return {
-            "attention_mask": self._mask_RC[:num_rows, None, None, self._first : self._clock],
+            "attention_mask": mask_RC[:, None, None, self._first : self._stop],
             "past_key_values": self,
             "use_cache": True,
         }
@@ -156,12 +176,12 @@ class RowCache(DecodeCache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Writes the newest column and returns the columns in use."""
-        keys, values = self._layer(layer_idx, key_states, value_states)
-        n, clock = self._num_rows, self._clock
-        keys[:n, :, clock - 1] = key_states[:, :, 0]
-        values[:n, :, clock - 1] = value_states[:, :, 0]
-        return keys[:n, :, self._first : clock], values[:n, :, self._first : clock]
+        """Writes the newest column and returns the columns that are read."""
+        n = len(key_states)
+        keys, values = (stored[:n] for stored in self._layer(layer_idx, key_states, value_states))
+        keys.index_copy_(2, self._newest, key_states)
+        values.index_copy_(2, self._newest, value_states)
+        return keys[:, :, self._first : self._stop], values[:, :, self._first : self._stop]
 
     def close_gaps(self, target: Tensor, source: Tensor, *, num_rows: int) -> None:
         """See `DecodeCache`."""
@@ -210,15 +230,28 @@ class RowCache(DecodeCache):
         for pair in self._layers:
             for stored in pair:
                 stored[:n, :, : self._clock - by] = stored[:n, :, by : self._clock].clone()
-        self._clock -= by
+        self._set_clock(self._clock - by)
         self._starts = [start - by for start in self._starts]
-        self._mask_RC[:n] = mask_before(self._starts, self._num_columns, like=self._mask_RC)
+        self._mask_RC[:n] = mask_outside(
+            self._starts, self._clock, self._num_columns, like=self._mask_RC
+        )
+
+    def _set_clock(self, clock: int) -> None:
+        self._clock = clock
+        self._newest.fill_(clock - 1)
 
 
 def mask_before(starts: Sequence[int], num_columns: int, *, like: Tensor) -> Tensor:
     """[R, C] zeros, and -inf before each row's start."""
     columns = torch.arange(num_columns, device=like.device)
     return hidden(columns < torch.tensor(starts, device=like.device)[:, None], like=like)
+
+
+def mask_outside(starts: Sequence[int], clock: int, num_columns: int, *, like: Tensor) -> Tensor:
+    """[R, C] zeros, and -inf before each row's start and from the clock on."""
+    columns = torch.arange(num_columns, device=like.device)
+    is_behind = columns >= clock
+    return mask_before(starts, num_columns, like=like) + hidden(is_behind, like=like)
 
 
 def hidden(is_hidden: Tensor, *, like: Tensor) -> Tensor:

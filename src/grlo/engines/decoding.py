@@ -6,9 +6,10 @@ Dimensions: R rows, T generated tokens, S stop tokens.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Decode = Callable[[Sequence[int]], str]
+Replay = Callable[[Hashable, Callable[[], None]], None]
+
+_COLUMNS, _SIZES = 256, 8
+"""Of steps that are replayed: columns that the cache grows by, and numbers of rows that differ."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class Decoding:
         progress: Called as completions finish, with those that `results` had before.
         on_completion: Likewise, with each of them.
         decode: Text of tokens, for `SamplingParams.stop_texts`.
+        replay: Takes the name of a step and its work, which touches tensors only, always the same
+            ones in steps of one name; does the work, or replays what it once recorded of it.
     """
 
     def __init__(
@@ -80,10 +87,12 @@ class Decoding:
         progress: Progress,
         on_completion: OnCompletion,
         decode: Decode | None,
+        replay: Replay | None = None,
     ) -> None:
         self.model, self.sampling, self.progress = model, sampling, progress
         self.on_completion, self.decode = on_completion, decode
         self.max_rows, self.prefill_tokens = max_rows, prefill_tokens
+        self.replay = replay
         device = model.device
         self.check_every = steps_between_looks(device.type)
 
@@ -126,7 +135,7 @@ class Decoding:
             max_rows=self.max_rows,
             longest_prompt=longest_prompt,
             num_columns=num_columns,
-            align=1 if like.device.type == "cpu" else 16,
+            align=_COLUMNS if self.replay else 1 if like.device.type == "cpu" else 16,
             like=like,
         )
 
@@ -144,13 +153,23 @@ class Decoding:
 
     def _step(self) -> None:
         """Feeds every row its latest token and draws the next."""
-        n, sampling = len(self.jobs), self.sampling
+        n, name = len(self.jobs), self.cache.advance()
+        if self.replay and name is not None:
+            # In steps of few sizes; rows out of use are drawn for nothing.
+            block = max(1, self.max_rows // _SIZES)
+            n = min(n + -n % block, self.max_rows)
+            self.replay((n, name), partial(self._advance_rows, n))
+        else:
+            self._advance_rows(n)
+        self.num_steps += 1
+
+    def _advance_rows(self, n: int) -> None:
+        sampling = self.sampling
         output = self.model(
             input_ids=self.token_R[:n, None],
             position_ids=self.position_R[:n, None],
-            **self.cache.step(n),
+            **self.cache.inputs(n),
         )
-        self.num_steps += 1
         age_R, finished_R = self.age_R[:n], self.finished_R[:n]
         token_R, logprob_R = draw(
             output.logits[:, -1],

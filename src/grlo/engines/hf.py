@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from grlo.device_memory import lacks_memory
+from grlo.engines.cuda_graphs import Graphs
 from grlo.engines.decoding import Decode, Decoding, Job, make_jobs
 from grlo.errors import DeviceMemoryError, EngineError
 from grlo.inference import evaluating, is_same_device
@@ -42,6 +43,9 @@ class HFEngineSettings:
     device: str | None = None
     """Where the engine draws, such as `cuda:1`; None is where the learner is. Another device means
     a copy, and is a further device of the run."""
+    cuda_graphs: bool = False
+    """Records steps of decoding on a GPU and replays them, which spares launching their kernels one
+    by one. Not measured yet."""
 
     def __post_init__(self) -> None:
         require(self.max_rows >= 0, "max_rows must not be negative")
@@ -76,6 +80,7 @@ class HFEngineSettings:
             prefill_tokens=self.prefill_tokens,
             decode=context.decode,
             own_stream=context.snapshot,
+            cuda_graphs=self.cuda_graphs,
         )
 
 
@@ -91,9 +96,11 @@ class HFEngine:
         decode: Text of tokens; needed for `SamplingParams.stop_texts` only.
         own_stream: On a GPU, queue work on a stream of its own, so that a learner on the same
             device need not wait for answers that are drawn meanwhile.
+        cuda_graphs: Record steps of decoding and replay them.
 
     Raises:
-        EngineError: The model has layers that a key/value cache alone cannot continue.
+        EngineError: The model has layers that a key/value cache alone cannot continue, or is not on
+            a GPU and steps are to be recorded.
     """
 
     def __init__(
@@ -105,6 +112,7 @@ class HFEngine:
         prefill_tokens: int = 8192,
         decode: Decode | None = None,
         own_stream: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         self._model = _without_peft(model)
         self._decode = decode
@@ -115,6 +123,9 @@ class HFEngine:
         self.device = str(device)
         self._stream = torch.cuda.Stream(device) if own_stream and device.type == "cuda" else None
         _check_architecture(self._model)
+        if cuda_graphs and device.type != "cuda":
+            raise EngineError("engine.cuda_graphs is for a GPU; this engine draws on a CPU.")
+        self._cuda_graphs = cuda_graphs
 
     def generate(
         self,
@@ -162,6 +173,7 @@ class HFEngine:
                 progress=progress,
                 on_completion=on_completion,
                 decode=self._decode,
+                replay=Graphs() if self._cuda_graphs else None,
             ).run()
 
         with evaluating(self._model), _on(self._stream):

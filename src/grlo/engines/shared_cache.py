@@ -83,11 +83,14 @@ class SharedPromptCache(DecodeCache):
             # What was in memory may be a NaN, which would pass through a weight of zero.
             states[begin:, :, : self._clock] = 0
 
-    def step(self, num_rows: int) -> dict[str, Any]:
+    def advance(self) -> None:
         """See `DecodeCache`."""
         if self._clock == self._width:
             self._widen()
         self._clock += 1
+
+    def inputs(self, num_rows: int) -> dict[str, Any]:
+        """See `DecodeCache`."""
         return {
             "attention_mask": self._mask_RC[:num_rows, None, None, : self._clock],
             "past_key_values": self,
