@@ -7,7 +7,7 @@ VERL_VENV := .venv-verl
 VERL_BIN := $(VERL_VENV)/bin
 BENCH := runs/bench
 
-.PHONY: install quickstart test test-vllm test-verl lint bench clean
+.PHONY: install quickstart test test-long test-vllm test-verl lint bench clean
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -19,8 +19,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 quickstart: install
 	$(BIN)/grlo quickstart
 
+# Some tests start processes of their own: more than a few at a time would wait for memory.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-long: install
+	$(PYTEST) -m "long and not slow"
 
 # vLLM pins versions of its own, so it has an environment of its own. Without a GPU: a build for CPUs,
 # which the CUDA builds of torch's companions would break.

@@ -74,6 +74,7 @@ def test_there_are_as_many_problems_as_the_source_says(code: Benchmark) -> None:
     assert "fenced code block" in code.prompts[0].messages[-1].content
 
 
+@pytest.mark.long
 @needs_sandbox
 def test_solutions_pass_and_fail_for_other_problems(code: Benchmark) -> None:
     check_solutions(code, DEFAULT_PROBLEMS)

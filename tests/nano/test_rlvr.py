@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 import grlo.nano
@@ -17,6 +18,7 @@ from grlo.stages.train import train
 RECIPE = Path(grlo.nano.__file__).parent / "rlvr_recipe.toml"
 
 
+@pytest.mark.long
 def test_a_few_steps_of_rlvr_raise_mathematics_that_was_held_out(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     recipe = load_recipe([RECIPE], overrides=["training.steps=10"])

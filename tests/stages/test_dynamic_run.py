@@ -120,6 +120,7 @@ def test_all_that_was_drawn_is_recorded_and_paid_for(recipe: Path, tmp_path: Pat
         assert [cost.phase for cost in costs].count("generate") == row["sampling/draws"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_killed_run_resumes_to_the_same_numbers(recipe: Path, tmp_path: Path, step: int) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -316,6 +316,7 @@ many = Benchmark("many", "x", prompts, grade, SamplingParams(12, num_samples=3),
 """
 
 
+@pytest.mark.long
 def test_kill_9_at_any_time_leaves_the_bytes_of_an_undisturbed_run(
     tmp_path: Path, make_model: ModelMaker
 ) -> None:

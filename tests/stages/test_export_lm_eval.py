@@ -187,6 +187,7 @@ def verdicts(
     return [(one, other) for one, other in zip(ours, theirs, strict=True) if one is not None]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "function", "least"),
     [

@@ -104,6 +104,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return {f"{file}/{key}": t for file in files for key, t in load_file(folder / file).items()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("every", [1, 2])
 def test_a_run_killed_anywhere_and_resumed_equals_one_that_was_not(
     recipe: Path, tmp_path: Path, every: int

@@ -147,6 +147,7 @@ def test_the_command_leaves_a_model_metrics_a_ledger_and_a_page(
         sft(load(recipe), run_dir=run.path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("owner", "name", "when", "call"), KILL_POINTS)
 def test_a_killed_run_resumes_to_the_same_numbers(
     recipe: Path, tmp_path: Path, owner: str, name: str, when: str, call: int
@@ -183,6 +184,7 @@ def test_adapters_and_sparse_checkpoints_resume_too(
     assert attempts == {0, 1}
 
 
+@pytest.mark.long
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(
     recipe: Path, tmp_path: Path
 ) -> None:

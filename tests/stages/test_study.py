@@ -187,6 +187,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("grlo.studies.running._start", start)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("here")
 def test_from_nothing_to_a_report_at_equal_cost_and_nothing_is_done_twice(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -277,6 +278,7 @@ def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if not k.startswith(timed)} for row in rows]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("here")
 def test_a_study_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
     tiny: Path, tmp_path: Path
@@ -340,6 +342,7 @@ def test_an_arm_that_fails_is_named_with_its_last_words_and_others_go_on(
     assert found.arms[2].seeds == (3,)
 
 
+@pytest.mark.long
 def test_a_launcher_runs_the_arms(tiny: Path, tmp_path: Path) -> None:
     text = STUDY.replace("base_samples = 4", "").replace(
         "parallel = 2", 'parallel = 2\ncommand = "echo {name} >> launched; sh -c {quoted}"'

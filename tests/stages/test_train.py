@@ -170,6 +170,7 @@ def test_every_prompt_is_used_once_per_epoch(make_recipe, tmp_path):
         assert len(set(used[7 * epoch : 7 * epoch + 7])) == 7
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("algorithm", "extra"),
     [
@@ -233,6 +234,7 @@ def test_only_the_newest_and_the_best_checkpoint_are_kept(make_recipe, tmp_path)
     assert {path.name for path in run.checkpoints_dir.iterdir()} == expected
 
 
+@pytest.mark.long
 def test_ctrl_c_finishes_the_step_saves_and_says_how_to_resume(make_recipe, tmp_path):
     recipe = make_recipe("grpo", steps=500, extra="[checkpoint]\nevery = 400\n")
     run = RunDir(tmp_path / "run")

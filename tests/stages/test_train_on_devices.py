@@ -84,6 +84,7 @@ def alone(tmp_path_factory) -> Path:
     return run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 def test_a_run_on_two_devices_has_the_numbers_of_one(alone, tmp_path, sharding):
     run = tmp_path / "run"
@@ -103,6 +104,7 @@ def test_a_run_on_two_devices_has_the_numbers_of_one(alone, tmp_path, sharding):
     )
 
 
+@pytest.mark.long
 def test_a_run_goes_on_with_other_devices_and_another_sharding(alone, tmp_path):
     run = tmp_path / "run"
     for steps, sharding in ((1, "fsdp"), (2, "ddp"), (3, "fsdp")):
@@ -147,6 +149,7 @@ class _StopError(Exception):
     pass
 
 
+@pytest.mark.long
 def test_a_killed_process_ends_the_run_and_the_same_command_goes_on(tmp_path):
     """The real command: one process is killed, the others leave, nothing is lost."""
     run, whole = tmp_path / "run", tmp_path / "whole"

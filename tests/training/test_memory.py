@@ -239,6 +239,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(policy_path, monkeypatc
         learner.update(batch, step=1)
 
 
+@pytest.mark.long
 def test_every_halving_cuts_the_micro_batch_that_failed():
     """Rows of one length and of many, prompts shared or not: the same rows never come again."""
     batches = [make_batch(seed) for seed in range(3)]

@@ -71,6 +71,7 @@ def failures(verifier: CodeVerifier, found: list[Prompt]) -> dict[str, str]:
 # Real problems ------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "count"),
     [

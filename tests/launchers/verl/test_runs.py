@@ -110,6 +110,7 @@ def test_costs_add_up_to_verls_steps_on_all_devices(finished):
     assert [entry.phase for entry in entries if entry.step == 0] == ["load"]
 
 
+@pytest.mark.long
 def test_a_run_that_died_goes_on_from_verls_checkpoint_and_loses_nothing(
     tmp_path, monkeypatch, capsys
 ):
@@ -273,6 +274,7 @@ def test_verl_of_another_version_or_none_is_refused(monkeypatch):
         process.require_verl()
 
 
+@pytest.mark.long
 def test_the_script_starts_verl_and_counts_its_starts(tmp_path):
     from grlo.stages.export_verl import export_verl
 

@@ -142,6 +142,7 @@ def moved(made: Made, recipe: Recipe) -> float:
     return max(float((made["weights"][name] - start[name]).abs().max()) for name in start)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sharding", SHARDINGS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_ranks_train_as_one_process_does(policy_path, kind, sharding):
