@@ -695,7 +695,7 @@ TABLE: Mapping[type, Mapping[str, Rule]] = {
                 getattr(HFEngineSettings(), name),
                 because="is of the engine 'hf'; verl draws by vLLM. Take engine.name = 'vllm'.",
             )
-            for name in ("max_rows", "prefill_tokens", "device")
+            for name in ("max_rows", "prefill_tokens", "device", "cuda_graphs")
         },
     },
     VLLMEngineSettings: {
