@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from grlo.products import use_fast_products
-from grlo.rotary import use_fast_rotary
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -19,8 +18,7 @@ _RMS_NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", 
 
 
 def use_fast_layers(model: AnyModule) -> AnyModule:
-    """Lets linear layers, norms and rotary positions of a model compute as this module,
-    `grlo.products` and `grlo.rotary` do.
+    """Lets linear layers and norms of a model compute as this module and `grlo.products` do.
 
     Weights, names and types stay what they are; on other devices and in other types layers compute
     as before.
@@ -28,7 +26,7 @@ def use_fast_layers(model: AnyModule) -> AnyModule:
     for module in model.modules():
         if type(module).__name__ in _RMS_NORMS:
             module.__class__ = _with_fast_forward(type(module))
-    return use_fast_products(use_fast_rotary(model))
+    return use_fast_products(model)
 
 
 class FastRMSNorm(nn.Module):

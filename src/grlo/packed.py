@@ -137,7 +137,7 @@ def require_support(model: PreTrainedModel, path: str) -> None:
         )
 
 
-def packed_attention(
+def _packed_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -202,5 +202,5 @@ def packed_attention(
     return output[None], None
 
 
-AttentionInterface.register(ATTENTION, packed_attention)
+AttentionInterface.register(ATTENTION, _packed_attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
