@@ -11,7 +11,7 @@ _CPU_ROWS = 256
 
 _CPU_KEPT = 2**24
 """Probabilities that the learner keeps for the backward pass on a CPU, 64 MiB: reading them costs
-less than the product that would give them again. On a GPU it is the other way round."""
+less than the product that would give them again. None on a GPU, where memory is for tokens."""
 
 GRADIENT_BUCKET_ELEMENTS = 2**26
 """Entries of gradients that replicated learners add up at a time: messages worth sending; see
