@@ -202,8 +202,7 @@ def test_what_is_offloaded_is_on_the_device_in_its_own_phases_only() -> None:
 def test_the_output_head_takes_no_more_than_estimated(
     rows: int, entropy: Any, compute_dtype: Any
 ) -> None:
-    """Of several chunks, whose probabilities are all kept or in part; what it is asked for and the
-    gradients that it returns come on top."""
+    """Of several chunks; what it is asked for and the gradients that it returns come on top."""
     vocab, hidden = 16384, 32
     shape = replace(SMALL, vocab_size=vocab, hidden_size=hidden)
     recipe = make_recipe(compute_dtype=compute_dtype)
@@ -223,8 +222,7 @@ def test_the_output_head_takes_no_more_than_estimated(
 
     update()  # Gradients are there from the second micro-batch on.
     peak = allocations(update).peak
-    names = "logits of a chunk", "probabilities kept", "autocast copy of the head"
-    names = *names, "gradient of the head"
+    names = ("logits of a chunk", "autocast copy of the head", "gradient of the head")
     estimate = sum(sizes.get(name, 0) for name in names)
     assert peak - 8 * states.nbytes <= estimate
     assert peak > 0.6 * estimate

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from grlo.activation_estimates import backward_bytes, forward_bytes
 from grlo.model_shape import DTYPE_BYTES, ModelShape, lora_parameters
 from grlo.settings import Dtype, LoraSettings, OptimizerSettings, Recipe
-from grlo.work_sizes import GRADIENT_BUCKET_ELEMENTS, SCORED_TOKENS, chunk_rows, kept_rows
+from grlo.work_sizes import GRADIENT_BUCKET_ELEMENTS, SCORED_TOKENS, chunk_rows
 
 Phase = Literal[
     "generate",
@@ -300,9 +300,6 @@ def _head_items(policy: ModelShape, recipe: Recipe, *, num_tokens: int) -> list[
     # Three in float32: logits, a function of them, and what is left of the chunk before. Where
     # products are in bfloat16, two of that type and a float32 take the place of the last two.
     items = [MemoryItem("logits of a chunk", phases, 3 * 4 * logits)]
-    kept = min(num_tokens, kept_rows(policy.vocab_size, device)) * policy.vocab_size
-    if kept:
-        items.append(MemoryItem("probabilities kept", ("policy's update",), 4 * kept))
     if settings.param_dtype != settings.compute_dtype:
         size = policy.head_parameters * compute_bytes
         items.append(MemoryItem("autocast copy of the head", phases, size))

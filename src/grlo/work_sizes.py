@@ -9,10 +9,6 @@ LOGIT_CHUNK_ELEMENTS = 2**27
 _CPU_LOGITS = 2**20
 _CPU_ROWS = 256
 
-_CPU_KEPT = 2**24
-"""Probabilities that the learner keeps for the backward pass on a CPU, 64 MiB: reading them costs
-less than the product that would give them again. None on a GPU, where memory is for tokens."""
-
 GRADIENT_BUCKET_ELEMENTS = 2**26
 """Entries of gradients that replicated learners add up at a time: messages worth sending; see
 `grlo.training.distributed.sharing`."""
@@ -26,8 +22,3 @@ def chunk_rows(vocab_size: int, device_type: str) -> int:
     """Positions whose logits the learner computes together."""
     most = max(1, LOGIT_CHUNK_ELEMENTS // vocab_size)
     return min(most, max(_CPU_ROWS, _CPU_LOGITS // vocab_size)) if device_type == "cpu" else most
-
-
-def kept_rows(vocab_size: int, device_type: str) -> int:
-    """Positions whose probabilities the learner keeps for the backward pass."""
-    return _CPU_KEPT // vocab_size if device_type == "cpu" else 0

@@ -436,6 +436,6 @@ def test_peak_memory_of_scoring_grows_with_the_token_budget_and_not_with_the_bat
             lambda: score_sequences(model, sequences, tokens_per_batch=tokens_per_batch)
         ).peak
 
-    before, rows, tokens = peak(2, 300), peak(16, 300), peak(16, 1200)
+    before, rows, tokens = peak(1, 300), peak(8, 300), peak(8, 1200)
     assert rows < 1.1 * before
     assert tokens > 2 * before

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from grlo.products import outer, product
-from grlo.work_sizes import chunk_rows, kept_rows
+from grlo.work_sizes import chunk_rows
 
 EntropyMode = Literal["none", "detached", "gradient"]
 
@@ -30,9 +30,8 @@ def head_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """log softmax(W h / temperature) at the targets, and the entropy of that distribution.
 
-    Positions are worked on in chunks. The backward pass needs the probabilities p of a chunk: on a
-    CPU those of the first positions are kept (`kept_rows`), all others are computed again. With
-    p = softmax(z), z = W h / temperature and H the entropy, the gradient of log p_y by z_j is
+    Positions are worked on in chunks, and the backward pass computes the logits of a chunk again:
+    with p = softmax(z), z = W h / temperature and H the entropy, the gradient of log p_y by z_j is
     [j = y] - p_j, and that of H is -p_j (log p_j + H).
 
     Args:
@@ -49,9 +48,8 @@ def head_logprobs(
     """
     rows = chunk_rows(vocab_size, hidden_ND.device.type)
     if isinstance(head, nn.Linear) and head.bias is None:
-        kept = kept_rows(vocab_size, hidden_ND.device.type) if torch.is_grad_enabled() else 0
         return _ChunkedHead.apply(  # pyright: ignore[reportReturnType]
-            hidden_ND, head.weight, targets_N, temperature, entropy, rows, kept
+            hidden_ND, head.weight, targets_N, temperature, entropy, rows
         )
     parts = [
         checkpoint(_of_any_head, head, hidden, targets, temperature, entropy, use_reentrant=False)
@@ -73,21 +71,17 @@ class _ChunkedHead(torch.autograd.Function):
         temperature: float,
         entropy: EntropyMode,
         rows: int,
-        kept_rows: int,
     ) -> tuple[Tensor, Tensor]:
         dtype = _compute_dtype(weight_VD)
         weight = weight_VD.to(dtype)
-        parts, kept = [], []
+        parts = []
         for start in range(0, max(1, len(hidden_ND)), rows):
             chunk = slice(start, start + rows)
             logits_CV = _logits(hidden_ND[chunk].to(dtype), weight, temperature)
-            *part, probs_CV = _read(logits_CV, targets_N[chunk], entropy != "none")
-            parts.append(part)
-            if chunk.stop <= kept_rows:
-                kept.append(probs_CV)
-            del logits_CV, probs_CV  # Before there are those of the next chunk.
+            parts.append(_read(logits_CV, targets_N[chunk], entropy != "none"))
+            del logits_CV  # Before there are those of the next chunk.
         normalizer_N, logprobs_N, entropy_N = map(_joined, zip(*parts, strict=True))
-        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, normalizer_N, entropy_N, *kept)
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N, normalizer_N, entropy_N)
         ctx.dtype, ctx.temperature, ctx.rows = dtype, temperature, rows
         if entropy != "gradient":
             ctx.mark_non_differentiable(entropy_N)
@@ -99,19 +93,16 @@ class _ChunkedHead(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, upstream_N: Tensor, entropy_upstream_N: Tensor
     ) -> tuple[Tensor | None, ...]:
-        hidden_ND, weight_VD, targets_N, normalizer_N, entropy_N, *kept = ctx.saved_tensors
+        hidden_ND, weight_VD, targets_N, normalizer_N, entropy_N = ctx.saved_tensors
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         weight = weight_VD.to(ctx.dtype)
         for_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
         for_weight = torch.zeros_like(weight_VD) if needs_weight else None
-        for index, start in enumerate(range(0, len(hidden_ND), ctx.rows)):
+        for start in range(0, len(hidden_ND), ctx.rows):
             chunk = slice(start, start + ctx.rows)
             hidden = hidden_ND[chunk].to(ctx.dtype)
-            if index < len(kept):
-                probs_CV = kept[index]
-            else:
-                logits_CV = _logits(hidden, weight, ctx.temperature)
-                probs_CV = logits_CV.sub_(normalizer_N[chunk, None]).exp_()
+            logits_CV = _logits(hidden, weight, ctx.temperature)
+            probs_CV = logits_CV.sub_(normalizer_N[chunk, None]).exp_()
             upstream = upstream_N[chunk, None] / ctx.temperature
             if ctx.has_entropy_gradient:
                 entropy_upstream = entropy_upstream_N[chunk, None] / ctx.temperature
@@ -119,14 +110,14 @@ class _ChunkedHead(torch.autograd.Function):
                 both = upstream + entropy_upstream * entropy_N[chunk, None]
                 gradient_CV.addcmul_(probs_CV, both, value=-1)
             else:
-                gradient_CV = probs_CV * -upstream
+                gradient_CV = probs_CV.mul_(-upstream)
             gradient_CV.scatter_add_(1, targets_N[chunk, None], upstream)
             gradient_CV = gradient_CV.to(ctx.dtype)
             if for_hidden is not None:
                 for_hidden[chunk] = product(gradient_CV, weight)
             if for_weight is not None:
                 for_weight += outer(gradient_CV, hidden)
-        return for_hidden, for_weight, None, None, None, None, None
+        return for_hidden, for_weight, None, None, None, None
 
 
 def _logits(hidden_CD: Tensor, weight_VD: Tensor, temperature: float) -> Tensor:
@@ -134,23 +125,20 @@ def _logits(hidden_CD: Tensor, weight_VD: Tensor, temperature: float) -> Tensor:
     return logits_CV if temperature == 1 else logits_CV.div_(temperature)
 
 
-def _read(
-    logits_CV: Tensor, targets_C: Tensor, has_entropy: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Normalizers, log-probabilities of targets, entropies and probabilities; logits are lost."""
+def _read(logits_CV: Tensor, targets_C: Tensor, has_entropy: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalizers, log-probabilities of targets and entropies; logits are lost."""
     top_C1 = logits_CV.amax(-1, keepdim=True)
     # From here on relative to the largest, so that sums of few likely tokens stay precise.
     logits_CV -= top_C1
-    probs_CV = logits_CV.exp()
-    sum_C1 = probs_CV.sum(-1, keepdim=True)
-    probs_CV /= sum_C1
-    rest_C = sum_C1.log_().squeeze(-1)
+    weights_CV = logits_CV.exp()
+    sum_C = weights_CV.sum(-1)
+    rest_C = sum_C.log()
     logprobs_C = logits_CV.gather(-1, targets_C[:, None]).squeeze(-1) - rest_C
     if has_entropy:
-        entropy_C = rest_C - logits_CV.mul_(probs_CV).sum(-1)
+        entropy_C = rest_C - logits_CV.mul_(weights_CV).sum(-1).div_(sum_C)
     else:
         entropy_C = torch.zeros_like(rest_C)
-    return top_C1.squeeze(-1) + rest_C, logprobs_C, entropy_C, probs_CV
+    return top_C1.squeeze(-1) + rest_C, logprobs_C, entropy_C
 
 
 def _of_any_head(
