@@ -43,7 +43,7 @@ def test_activations_are_what_the_allocator_hands_out(
 
     With attention in a grid: what a CPU does in float32 takes less (the test below).
     """
-    monkeypatch.setattr(shared_prefix_attention, "is_for", lambda query: False)
+    monkeypatch.setattr(shared_prefix_attention, "kernel_for", lambda query: None)
     settings = ModelSettings(
         model="x",
         param_dtype=dtypes[0],

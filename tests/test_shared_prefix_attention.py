@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,12 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
-from grlo import packed
+from grlo import attention_parts, packed
 from grlo import shared_prefix_attention as module
-from grlo.shared_prefix_attention import LONG, shared_prefix_attention
+from grlo.attention_parts import LONG, Bounds, Cells, Division, Part
+from grlo.flash_kernels import CPUKernel, CUDAKernel, FlashKernel
+from grlo.shared_prefix_attention import kernel_for, shared_prefix_attention
+from tiny_policies import tiny
 
 SCALE = 0.3
 Rows = Sequence[Sequence[int]]
@@ -45,12 +49,16 @@ LAYOUTS: dict[str, Rows] = {
 }
 
 
-def pack(rows: Rows) -> packed.Packing:
+def shared_of(rows: Rows) -> list[int]:
     shared = [0]
     for one, other in pairwise(rows):
         most = min(len(one), len(other) - 1)
         shared.append(next((n for n in range(most) if one[n] != other[n]), most))
-    return packed.pack(rows, shared=shared)
+    return shared
+
+
+def pack(rows: Rows, *, device: str = "cpu") -> packed.Packing:
+    return packed.pack(rows, shared=shared_of(rows), device=device)
 
 
 def states(packing: packed.Packing, *, heads: int = 4, kv_heads: int = 2) -> list[Tensor]:
@@ -59,25 +67,126 @@ def states(packing: packed.Packing, *, heads: int = 4, kv_heads: int = 2) -> lis
     return [torch.randn(size, h, 8, requires_grad=True) for h in (heads, kv_heads, kv_heads)]
 
 
-def row_by_row(query: Tensor, key: Tensor, value: Tensor, packing: packed.Packing) -> Tensor:
+def attend(
+    states: Sequence[Tensor], division: Division, kernel: FlashKernel, *, scale: float = SCALE
+) -> Tensor:
+    query, key, value = states
+    return shared_prefix_attention(query, key, value, division, kernel=kernel, scale=scale)
+
+
+def row_by_row(
+    states: Sequence[Tensor], packing: packed.Packing, *, scale: float = SCALE
+) -> Tensor:
     """Every row's attention in float64, with autograd's gradients."""
+    query, key, value = states
     output = torch.zeros_like(query, dtype=torch.float64)
     for index_T, last in zip(packing.index_BT, packing.last_B, strict=True):
         row = index_T[: last + 1]
         q, k, v = (x.double()[row].transpose(0, 1) for x in (query, key, value))
         k, v = (x.repeat_interleave(len(q) // len(x), 0) for x in (k, v))
-        attended = scaled_dot_product_attention(q, k, v, is_causal=True, scale=SCALE)
+        attended = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
         output = output.index_copy(0, row, attended.transpose(0, 1))
     return output
 
 
+def in_grids(rows: Rows) -> Division:
+    return attention_parts.in_grids(
+        [len(row) for row in rows], shared_of(rows), pack(rows).index_BT
+    )
+
+
+def end_to_end(rows: Rows) -> Division:
+    """As for a GPU, on the CPU."""
+    lengths = [len(row) for row in rows]
+    index_BT = packed.pack(rows, shared=shared_of(rows)).index_BT
+    return attention_parts.end_to_end(lengths, shared_of(rows), index_BT, device="cpu")
+
+
+class EndToEndKernel:
+    """What a GPU's kernel does with stretches end to end, stretch by stretch in float32."""
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, *, part: Part, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        output = torch.empty_like(query)
+        normalizer = torch.empty(query.shape[:3])
+        for queries, keys in self._stretches(part):
+            scores_HCK, _, v = self._scores(query[0, queries], key[0, keys], value[0, keys], part)
+            normalizer[0, queries] = (scale * scores_HCK).logsumexp(-1).T
+            weights_HCK = (scale * scores_HCK).softmax(-1)
+            output[0, queries] = (weights_HCK @ v).transpose(0, 1).to(query.dtype)
+        return output, normalizer
+
+    def backward(
+        self,
+        upstream: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        output: Tensor,
+        normalizer: Tensor,
+        *,
+        part: Part,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Dao et al. 2022 (arXiv 2205.14135), algorithm 4, without blocks."""
+        found = [torch.zeros_like(x) for x in (query, key, value)]
+        for queries, keys in self._stretches(part):
+            q = query[0, queries].float().transpose(0, 1)
+            scores_HCK, k, v = self._scores(query[0, queries], key[0, keys], value[0, keys], part)
+            weights_HCK = (scale * scores_HCK - normalizer[0, queries].T[..., None]).exp()
+            up, out = (x[0, queries].float().transpose(0, 1) for x in (upstream, output))
+            rows_HC1 = (up * out).sum(-1, keepdim=True)
+            slopes_HCK = weights_HCK * (up @ v.transpose(1, 2) - rows_HC1) * scale
+            parts = (
+                slopes_HCK @ k,
+                slopes_HCK.transpose(1, 2) @ q,
+                weights_HCK.transpose(1, 2) @ up,
+            )
+            for whole, where, gradient in zip(found, (queries, keys, keys), parts, strict=True):
+                heads = whole.shape[2]
+                summed = gradient.unflatten(0, (heads, -1)).sum(1)  # Of heads that share a key.
+                whole[0, where] = summed.transpose(0, 1).to(whole.dtype)
+        return found[0], found[1], found[2]
+
+    def _stretches(self, part: Part) -> list[tuple[slice, slice]]:
+        return list(zip(self._slices(part.queries), self._slices(part.keys), strict=True))
+
+    def _slices(self, cells: Cells) -> list[slice]:
+        assert cells.bounds is not None
+        starts_S = cells.bounds.starts_S
+        assert starts_S.dtype == torch.int32
+        assert cells.bounds.longest == int(starts_S.diff().max())
+        return [slice(*pair) for pair in pairwise(starts_S.tolist())]
+
+    def _scores(
+        self, query: Tensor, key: Tensor, value: Tensor, part: Part
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = (x.float().transpose(0, 1) for x in (query, key, value))
+        k, v = (x.repeat_interleave(len(q) // len(x), 0) for x in (k, v))
+        scores_HCK = q @ k.transpose(1, 2)
+        if part.is_causal:
+            scores_HCK += torch.full(scores_HCK.shape[1:], -torch.inf).triu(1)
+        return scores_HCK, k, v
+
+
+KINDS: dict[str, tuple[Callable[[Rows], Division], FlashKernel]] = {
+    "grids": (in_grids, CPUKernel()),
+    "end to end": (end_to_end, EndToEndKernel()),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_outputs_and_gradients_are_those_of_rows_by_themselves(name: str, kv_heads: int) -> None:
+def test_outputs_and_gradients_are_those_of_rows_by_themselves(
+    kind: str, name: str, kv_heads: int
+) -> None:
     packing = pack(LAYOUTS[name])
+    divide, kernel = KINDS[kind]
     ours, theirs = (states(packing, kv_heads=kv_heads) for _ in range(2))
-    output = shared_prefix_attention(*ours, packing.division, scale=SCALE)
-    expected = row_by_row(*theirs, packing)
+    output = attend(ours, divide(LAYOUTS[name]), kernel)
+    expected = row_by_row(theirs, packing)
     torch.testing.assert_close(output, expected.float(), atol=2e-6, rtol=1e-5)
     upstream = torch.randn_like(output)
     output.backward(upstream)
@@ -86,51 +195,154 @@ def test_outputs_and_gradients_are_those_of_rows_by_themselves(name: str, kv_hea
         torch.testing.assert_close(one.grad, other.grad, atol=5e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_every_token_is_computed_once(name: str) -> None:
-    packing = pack(LAYOUTS[name])
-    division = packing.division
-    times_N = torch.zeros(len(packing.tokens_N))
-    for grid in division.grids:
-        grid.add_once(torch.ones(grid.index_RC.shape), times_N)
+def test_every_token_is_computed_once(kind: str, name: str) -> None:
+    division = KINDS[kind][0](LAYOUTS[name])
+    times_N, behind_N = torch.zeros(2, len(pack(LAYOUTS[name]).tokens_N))
+    for part in division.own:
+        part.queries.add_once(torch.ones_like(part.queries.spread(times_N)), times_N)
     assert times_N.tolist() == [1.0] * len(times_N)
-    behind_N = torch.zeros(len(times_N))
-    for prefix in division.prefixes:
-        behind_N[prefix.stop : prefix.end] += 1
+    for part in division.behind:
+        part.queries.add(torch.ones_like(part.queries.spread(behind_N)), behind_N)
     assert behind_N.max() <= 1
 
 
 def test_a_prefix_is_what_the_whole_group_shares() -> None:
     """The second and third row begin alike for longer than the prompt, the fourth does not."""
-    (prefix,) = pack(LAYOUTS["answers that begin alike"]).division.prefixes
-    assert (prefix.start, prefix.stop, prefix.end) == (0, 20, 20 + 8 + 5 + 30 + 8)
+    (part,) = in_grids(LAYOUTS["answers that begin alike"]).behind
+    assert part.keys.span == slice(0, 20)
+    assert part.queries.span == slice(20, 20 + 8 + 5 + 30 + 8)
 
 
 def test_stretches_of_unlike_length_stand_in_grids_of_their_own() -> None:
     rows = [tokens(a, length) for a, length in enumerate((100, 95, 50, 45, 10), 1)]
     division = packed.pack(rows, shared=[0] * 5).division
-    assert [tuple(grid.index_RC.shape) for grid in division.grids] == [(2, 100), (2, 50), (1, 10)]
-    assert [grid.span is not None for grid in division.grids] == [False, False, True]
+    shapes = [tuple(p.queries.spread(torch.zeros(300)).shape) for p in division.own]
+    assert shapes == [(2, 100), (2, 50), (1, 10)]
+    assert [part.queries.span is not None for part in division.own] == [False, False, True]
 
 
-def test_selective_recomputation_keeps_what_it_is_given() -> None:
-    """Results that are kept for the backward pass must not be written to."""
-    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
-    packing = pack(LAYOUTS["unlike lengths"])
-    plain, again = states(packing), states(packing)
-    expected = shared_prefix_attention(*plain, packing.division, scale=SCALE)
-    output = checkpoint(
-        lambda *qkv: shared_prefix_attention(*qkv, packing.division, scale=SCALE),
-        *again,
-        use_reentrant=False,
-        context_fn=lambda: create_selective_checkpoint_contexts([flash]),
-    )
-    assert isinstance(output, Tensor)
-    upstream = torch.randn_like(expected)
-    expected.backward(upstream)
+def test_samples_of_a_prompt_lie_end_to_end_as_they_are_packed() -> None:
+    """Nothing is copied for a single prompt; several have their answers gathered behind them."""
+    group = LAYOUTS["a group of equal lengths"]
+    division = end_to_end(group)
+    (own,), (behind,) = division.own, division.behind
+    assert own.queries.span == slice(0, 20 + 4 * 16)
+    assert behind.queries.span == slice(20, 84)
+    assert own.queries.bounds is not None
+    assert behind.queries.bounds is not None
+    assert own.queries.bounds.starts_S.tolist() == [0, 20, 36, 52, 68, 84]
+    assert behind.queries.bounds.starts_S.tolist() == [0, 64]
+    two = end_to_end([*group, *(OTHER + tokens(a, 5) for a in (8, 9))])
+    assert two.own[0].queries.span == slice(0, 84 + 9 + 10)
+    (behind,) = two.behind
+    assert behind.queries.index_RC is not None
+    assert behind.keys.index_RC is not None
+    assert behind.queries.index_RC.tolist() == [[*range(20, 84), *range(93, 103)]]
+    assert behind.keys.index_RC.tolist() == [[*range(20), *range(84, 93)]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_parts_join_in_half_precision(dtype: torch.dtype) -> None:
+    """Within the rounding of the type, of which the result has a few."""
+    rows = LAYOUTS["groups and rows by themselves"]
+    packing = pack(rows)
+    plain = [x.detach().to(dtype) for x in states(packing)]
+    ours, theirs = ([x.clone().requires_grad_() for x in plain] for _ in range(2))
+    output = attend(ours, end_to_end(rows), EndToEndKernel())
+    assert output.dtype == dtype
+    expected = row_by_row(theirs, packing)
+    limit = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(output.double(), expected, atol=limit, rtol=limit)
+    upstream = torch.randn_like(output)
     output.backward(upstream)
-    for one, other in zip(plain, again, strict=True):
-        assert torch.equal(one.grad, other.grad)  # pyright: ignore[reportArgumentType]
+    expected.backward(upstream.double())
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert (one.grad - other.grad).norm() < limit * other.grad.norm()
+
+
+def test_a_model_under_autocast_attends_as_in_a_padded_grid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU: norms of queries and keys give float32, the kernel takes bfloat16."""
+    rows = LAYOUTS["groups and rows by themselves"]
+    model = tiny()
+    model.set_attn_implementation(packed.ATTENTION)
+    division = end_to_end(rows)
+    monkeypatch.setattr(packed, "divide", lambda *args, **options: division)
+    seen: list[torch.dtype] = []
+    found: list[tuple[Tensor, Tensor]] = []
+    for kernel in (EndToEndKernel(), None):
+
+        def choose(query: Tensor, kernel: FlashKernel | None = kernel) -> FlashKernel | None:
+            seen.append(query.dtype)
+            return kernel
+
+        monkeypatch.setattr(module, "kernel_for", choose)
+        model.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden_ND = packed.packed_hidden_states(model.base_model, pack(rows))
+        hidden_ND.float().square().mean().backward()
+        gradients = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        found.append((hidden_ND.detach().float(), torch.cat(gradients)))
+    assert set(seen) == {torch.bfloat16}
+    for one, other in zip(*found, strict=True):
+        assert (one - other).norm() < 0.02 * other.norm()
+
+
+def test_the_kernel_of_gpus_takes_what_it_is_given() -> None:
+    """The call fits this version's operators: types, shapes and the order of arguments."""
+
+    def row(*sizes: int) -> Cells:
+        starts = torch.tensor([0, *accumulate(sizes)], dtype=torch.int32, device="meta")
+        return Cells(span=slice(0, sum(sizes)), bounds=Bounds(starts, max(sizes)))
+
+    def empty(length: int, heads: int) -> Tensor:
+        return torch.empty(1, length, heads, 64, dtype=torch.bfloat16, device="meta")
+
+    own = row(5, 3, 4)
+    for part in (Part(own, own, True), Part(row(5, 7), row(3, 9), False)):
+        query, key = empty(12, 4), empty(12, 2)
+        output, normalizer = CUDAKernel().forward(query, key, key, part=part, scale=1.0)
+        assert output.shape == query.shape
+        assert output.dtype == torch.bfloat16
+        assert normalizer.shape == (1, 12, 4)
+        assert normalizer.dtype == torch.float32
+        gradients = CUDAKernel().backward(
+            query, query, key, key, output, normalizer, part=part, scale=1.0
+        )
+        assert [x.shape for x in gradients] == [query.shape, key.shape, key.shape]
+
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@cuda
+@pytest.mark.parametrize("head_size", [64, 128])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_gpu_computes_rows_by_themselves(name: str, head_size: int) -> None:
+    packing = pack(LAYOUTS[name], device="cuda")
+    plain = [
+        x.detach().repeat(1, 1, head_size // 8).to("cuda", torch.bfloat16) for x in states(packing)
+    ]
+    ours, theirs = ([x.clone().requires_grad_() for x in plain] for _ in range(2))
+    kernel = kernel_for(ours[0])
+    assert isinstance(kernel, CUDAKernel)
+    scale = SCALE * 8 / head_size
+    output = attend(ours, packing.division, kernel, scale=scale)
+    expected = row_by_row(theirs, packing, scale=scale)
+    limit = 4 * torch.finfo(torch.bfloat16).eps
+    torch.testing.assert_close(output.double(), expected, atol=limit, rtol=limit)
+    upstream = torch.randn_like(output)
+    output.backward(upstream)
+    expected.backward(upstream.double())
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert (one.grad - other.grad).norm() < limit * other.grad.norm()
 
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -145,18 +357,68 @@ def _refuse(*args: object, **options: object) -> tuple[Tensor, Tensor]:
     raise RuntimeError("Expected query, key and value of as many heads")
 
 
+@pytest.fixture
+def untried() -> Iterator[None]:
+    module._will_do.cache_clear()
+    yield
+    module._will_do.cache_clear()
+
+
 @pytest.mark.parametrize("other", [_without_normalizer, _refuse])
 def test_a_kernel_that_does_something_else_is_not_used(
-    monkeypatch: pytest.MonkeyPatch, other: object
+    monkeypatch: pytest.MonkeyPatch, other: object, untried: None
 ) -> None:
     """The kernel is private to torch: another version's may differ."""
-    assert module.is_for(torch.zeros(1))
-    assert not module.is_for(torch.zeros(1, dtype=torch.bfloat16))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not module.is_for(torch.zeros(1))
+    query = torch.zeros(1, 1, 8)
+    assert kernel_for(query)
+    assert not kernel_for(query.to(torch.bfloat16))
     monkeypatch.setattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", other)
-    module._kernel_will_do.cache_clear()
-    try:
-        assert not module.is_for(torch.zeros(1))
-    finally:
-        module._kernel_will_do.cache_clear()
+    module._will_do.cache_clear()
+    with pytest.warns(UserWarning, match="rows are padded for their attention"):
+        assert not kernel_for(query)
+
+
+def test_a_way_back_by_another_normalizer_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, untried: None
+) -> None:
+    """Gradients by the part's own log-sum-exp are those of something else."""
+    real = CPUKernel.backward
+
+    def own(self: CPUKernel, *states: Tensor, part: Part, scale: float) -> Any:
+        upstream, query, key, value, output, _ = states
+        _, normalizer = self.forward(query, key, value, part=part, scale=scale)
+        return real(self, upstream, query, key, value, output, normalizer, part=part, scale=scale)
+
+    monkeypatch.setattr(CPUKernel, "backward", own)
+    with pytest.warns(UserWarning, match="float32 with heads of 8 in parts on cpu"):
+        assert not kernel_for(torch.zeros(1, 1, 8))
+
+
+@pytest.mark.parametrize("is_tried", [False, True])
+def test_selective_recomputation_keeps_what_it_is_given(is_tried: bool, untried: None) -> None:
+    """Kept results must not be written to. Nor may the first pass count operators by which the
+    kernel is tried: they do not come again."""
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+    packing = pack(LAYOUTS["unlike lengths"])
+
+    def attention(*qkv: Tensor) -> Tensor:
+        kernel = kernel_for(qkv[0])
+        assert kernel is not None
+        return attend(qkv, packing.division, kernel)
+
+    plain, again = states(packing), states(packing)
+    expected = attend(plain, packing.division, CPUKernel())
+    if is_tried:
+        assert kernel_for(again[0])
+    output = checkpoint(
+        attention,
+        *again,
+        use_reentrant=False,
+        context_fn=lambda: create_selective_checkpoint_contexts([flash]),
+    )
+    assert isinstance(output, Tensor)
+    upstream = torch.randn_like(expected)
+    expected.backward(upstream)
+    output.backward(upstream)
+    for one, other in zip(plain, again, strict=True):
+        assert torch.equal(one.grad, other.grad)  # pyright: ignore[reportArgumentType]

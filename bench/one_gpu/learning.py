@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from grlo import packed
+from grlo import packed, shared_prefix_attention
 from grlo.algorithms.grpo import GRPO
 from grlo.batch import Batch, TrainBatch, collate
 from grlo.engines.hf import HFEngineSettings
@@ -40,6 +40,8 @@ class Variant:
     micro_batch_tokens: int = 16384
     checkpointing: bool = True
     is_packed: bool = True
+    has_grid: bool = False
+    """Attention in a padded grid of rows."""
     shares_prompts: bool = True
 
 
@@ -47,8 +49,10 @@ VARIANTS = (
     Variant("packed, checkpointing", "alone"),
     Variant("packed, checkpointing, micro-batch 4,096", "alone", 4096),
     Variant("packed, no checkpointing, micro-batch 4,096", "alone", 4096, checkpointing=False),
+    Variant("packed, attention in a padded grid", "alone", has_grid=True),
     Variant("padded, checkpointing", "alone", is_packed=False),
     Variant("groups: prompts shared", "groups"),
+    Variant("groups: attention in a padded grid", "groups", has_grid=True),
     Variant("groups: prompts not shared", "groups", shares_prompts=False),
     Variant("groups: padded", "groups", is_packed=False),
 )
@@ -153,9 +157,13 @@ def as_variant(learner: Learner, variant: Variant) -> Iterator[None]:
     set_checkpointing(learner.policy, variant.checkpointing)
     attention = packed.ATTENTION if variant.is_packed else "sdpa"
     learner.policy.set_attn_implementation(attention)
+    kernel_for = shared_prefix_attention.kernel_for
+    if variant.has_grid:
+        shared_prefix_attention.kernel_for = lambda query: None
     try:
         yield
     finally:
+        shared_prefix_attention.kernel_for = kernel_for
         learner.settings = settings
         set_checkpointing(learner.policy, True)
         learner.policy.set_attn_implementation(packed.ATTENTION)

@@ -4,15 +4,16 @@ The tokens of several rows are laid end to end, and where a row begins like the 
 samples of one prompt do) the common tokens appear once. All linear layers, the bulk of the work,
 run on this packed sequence; attention alone sees rows: queries, keys and values are spread to a
 padded [rows, longest] grid, attended causally, and gathered again. Gradients of shared tokens add
-up in the spreading step, so that results equal those of separate rows. In float32 on a CPU
-there is a grid of whole rows for keys and values of a reward model's last layer only
-(`grlo.shared_prefix_attention`).
+up in the spreading step, so that results equal those of separate rows. In float32 on a CPU, and in
+bfloat16 and float16 on a GPU, there is no padding in the attention either
+(`grlo.shared_prefix_attention`): a grid of whole rows stands for keys and values of a reward
+model's last layer only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -24,8 +25,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from grlo import shared_prefix_attention
+from grlo.attention_parts import Division, divide
 from grlo.errors import ModelError
-from grlo.shared_prefix_attention import Division, divide
 
 ATTENTION = "grlo_packed"
 """Name under which transformers finds the attention function below."""
@@ -45,18 +46,17 @@ class Packing:
     last_B: Tensor
     """Position of the last token of each row."""
     division: Division
-    """The attention of the rows in parts; on the CPU."""
+    """The attention of the rows in parts."""
     read_B: Tensor | None = None
     """Packed index of each row's last token, where nothing else is read of a model's output."""
 
-    def to(self, device: str | torch.device) -> Packing:
-        """The packing with every tensor but the division's on `device`."""
-        moved = {name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)}
-        return replace(self, **moved)
-
 
 def pack(
-    rows: Sequence[Sequence[int] | Tensor], *, shared: Sequence[int], read_last: bool = False
+    rows: Sequence[Sequence[int] | Tensor],
+    *,
+    shared: Sequence[int],
+    read_last: bool = False,
+    device: str | torch.device = "cpu",
 ) -> Packing:
     """Lays rows end to end.
 
@@ -64,6 +64,7 @@ def pack(
         rows: Token ids of each row; at least one each.
         shared: How many leading tokens a row has in common with the row before it. 0 for the first.
         read_last: Of the output only each row's last token is read.
+        device: Of the model that the packing is for.
     """
     lengths_B = torch.tensor([len(row) for row in rows])
     shared_B = torch.tensor(shared)
@@ -83,13 +84,13 @@ def pack(
     else:
         tokens_N = torch.tensor(list(chain.from_iterable(own)))
     return Packing(
-        tokens_N=tokens_N,
-        positions_N=cell_N % len(positions_T),
-        index_BT=index_BT,
-        cell_N=cell_N,
-        last_B=last_B,
-        division=divide(lengths_B.tolist(), shared, index_BT),
-        read_B=index_BT[torch.arange(len(rows)), last_B] if read_last else None,
+        tokens_N=tokens_N.to(device),
+        positions_N=(cell_N % len(positions_T)).to(device),
+        index_BT=index_BT.to(device),
+        cell_N=cell_N.to(device),
+        last_B=last_B.to(device),
+        division=divide(lengths_B.tolist(), shared, index_BT, device=device),
+        read_B=index_BT[torch.arange(len(rows)), last_B].to(device) if read_last else None,
     )
 
 
@@ -180,12 +181,18 @@ def _packed_attention(
         )
         output = torch.zeros_like(query[0].transpose(0, 1))
         return output.index_copy(0, packing.read_B, output_BH1D[:, :, 0])[None], None
-    if not dropout and shared_prefix_attention.is_for(query):
+    if torch.is_autocast_enabled(query.device.type):  # Norms may have given another type.
+        query, key, value = (
+            x.to(torch.get_autocast_dtype(x.device.type)) for x in (query, key, value)
+        )
+    kernel = None if dropout else shared_prefix_attention.kernel_for(query)
+    if kernel is not None:
         output_NHD = shared_prefix_attention.shared_prefix_attention(
             query[0].transpose(0, 1),
             key[0].transpose(0, 1),
             value[0].transpose(0, 1),
             packing.division,
+            kernel=kernel,
             scale=scaling if scaling is not None else query.shape[-1] ** -0.5,
         )
         return output_NHD[None], None

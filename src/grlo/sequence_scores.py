@@ -138,7 +138,7 @@ def _forward_scores(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) 
     device = next(model.parameters()).device
     if model.config._attn_implementation == packed.ATTENTION:
         shared = [0, *(_common(one, other) for one, other in pairwise(sequences))]
-        packing = packed.pack(sequences, shared=shared, read_last=True).to(device)
+        packing = packed.pack(sequences, shared=shared, read_last=True, device=device)
         last_BD = packed.packed_hidden_states(model.base_model, packing)
         if not reads_few_tokens(model):
             last_BD = last_BD[packing.read_B]

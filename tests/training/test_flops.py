@@ -165,7 +165,7 @@ def counted(run: Callable[[], object], *, causal_length: int = 0) -> float:
     products here. Those multiply whole squares of `causal_length` tokens, of which causal attention
     is the lower triangle; products of two activations (`bmm`) are attention and nothing else.
     """
-    in_grids = mock.patch.object(shared_prefix_attention, "is_for", return_value=False)
+    in_grids = mock.patch.object(shared_prefix_attention, "kernel_for", return_value=None)
     with in_grids, sdpa_kernel(SDPBackend.MATH), flop_counter() as mode:
         run()
     by_operator = {str(name): flops for name, flops in mode.get_flop_counts()["Global"].items()}

@@ -40,6 +40,7 @@ _EXPENSIVE = (
     _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_cudnn_attention.default,
     _aten._scaled_dot_product_flash_attention_for_cpu.default,
+    _aten._flash_attention_forward.default,
     *([] if _linear_pointwise is None else [_linear_pointwise.default]),
 )
 """Operators whose results selective recomputation keeps; all others read memory, mostly."""
@@ -277,7 +278,8 @@ def _hidden_before_responses(trunk: nn.Module, batch: TokenBatch) -> Tensor:
                 for row, length in zip(batch.tokens_BT.cpu(), batch.lengths_B.tolist(), strict=True)
             ],
             shared=shared_prompt_lengths(batch),
-        ).to(batch.tokens_BT.device)
+            device=batch.tokens_BT.device,
+        )
         hidden_ND = packed.packed_hidden_states(trunk, packing)
         return hidden_ND[packing.index_BT[:, :-1][batch.mask_BT[:, 1:]]]
     # Rows are padded on the right and attention is causal: no response token ever sees padding, so
