@@ -200,6 +200,15 @@ BESIDE = (
         "packed, checkpointing, micro-batch 4,096",
     ),
     ("groups: prompts shared", "groups: prompts not shared"),
+    ("packed, checkpointing", "packed, attention in a padded grid"),
+    ("groups: prompts shared", "groups: attention in a padded grid"),
+    ("compiled, checkpointing", "packed, checkpointing"),
+    (
+        "compiled, no checkpointing, micro-batch 4,096",
+        "packed, no checkpointing, micro-batch 4,096",
+    ),
+    ("groups: compiled", "groups: prompts shared"),
+    ("compiled, sorted batches of 32,768 tokens", "sorted batches of 32,768 tokens"),
     ("1B, FSDP2, annotate", "1B, no sharding, annotate"),
     ("1B, FSDP2, update", "1B, no sharding, update"),
 )

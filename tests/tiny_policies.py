@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import shutil
 
+import pytest
 import torch
 from transformers import (
     LlamaConfig,
@@ -24,6 +26,10 @@ CLASSES = {
     "qwen2": (Qwen2Config, Qwen2ForCausalLM, {}),
 }
 SAMPLING = SamplingParams(max_tokens=20, num_samples=4, stop=(7, 8, 9, 10, 11))
+
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="needs a compiler of C++"
+)
 
 
 def tiny(name: str = "qwen3", *, seed: int = 0) -> PreTrainedModel:

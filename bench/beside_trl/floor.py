@@ -98,18 +98,20 @@ def _libraries(left: torch.Tensor, right: torch.Tensor) -> dict[str, Callable[[]
     return products
 
 
-def _least_seconds(work: Callable[[], object], *, budget: float = 0.15) -> float:
-    """Least processor seconds of a call; short ones are timed in bundles, for the clock's sake."""
+def _least_seconds(work: Callable[[], object], *, repetitions: int = 4) -> float:
+    """Least processor seconds of a call, in bundles of a tenth of a second.
+
+    A shorter time may be without that of other threads, which the system adds up a few
+    milliseconds late.
+    """
     work()
-    start = time.process_time()
+    start = time.perf_counter()
     work()
-    bundle = max(1, round(0.005 / max(time.process_time() - start, 1e-6)))
-    best, repetitions = float("inf"), 0
-    start = time.process_time()
-    while repetitions < 3 or time.process_time() - start < budget:
+    bundle = max(1, round(0.1 / max(time.perf_counter() - start, 1e-6)))
+    best = float("inf")
+    for _ in range(repetitions):
         before = time.process_time()
         for _ in range(bundle):
             work()
         best = min(best, (time.process_time() - before) / bundle)
-        repetitions += 1
     return best

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,7 +27,7 @@ from grlo.training import flops
 from grlo.training.learner import Learner
 from grlo.types import Completion, Message, Prompt, Rollout, Score
 from one_gpu.record import Record
-from one_gpu.setup import Setup, padded
+from one_gpu.setup import Setup, compiled, padded
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Variant:
     has_grid: bool = False
     """Attention in a padded grid of rows."""
     shares_prompts: bool = True
+    is_compiled: bool = False
 
 
 VARIANTS = (
@@ -55,6 +56,15 @@ VARIANTS = (
     Variant("groups: attention in a padded grid", "groups", has_grid=True),
     Variant("groups: prompts not shared", "groups", shares_prompts=False),
     Variant("groups: padded", "groups", is_packed=False),
+    Variant("compiled, checkpointing", "alone", is_compiled=True),
+    Variant(
+        "compiled, no checkpointing, micro-batch 4,096",
+        "alone",
+        4096,
+        checkpointing=False,
+        is_compiled=True,
+    ),
+    Variant("groups: compiled", "groups", is_compiled=True),
 )
 
 
@@ -160,8 +170,10 @@ def as_variant(learner: Learner, variant: Variant) -> Iterator[None]:
     kernel_for = shared_prefix_attention.kernel_for
     if variant.has_grid:
         shared_prefix_attention.kernel_for = lambda query: None
+    layers = compiled(learner.policy) if variant.is_compiled else nullcontext()
     try:
-        yield
+        with layers:
+            yield
     finally:
         shared_prefix_attention.kernel_for = kernel_for
         learner.settings = settings

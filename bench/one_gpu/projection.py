@@ -19,9 +19,18 @@ Row = Mapping[str, Any]
 
 ENGINE = ("engine", "engine, CUDA graphs")
 """Ways in which the reference engine may draw; the faster one is taken."""
-LEARNER = ("packed, checkpointing", "packed, no checkpointing, micro-batch 4,096")
+LEARNER = (
+    "packed, checkpointing",
+    "packed, no checkpointing, micro-batch 4,096",
+    "compiled, checkpointing",
+    "compiled, no checkpointing, micro-batch 4,096",
+)
 """Variants of the learner that the schedule may be trained by; the faster one is taken."""
-SCORER = ("sorted batches of 32,768 tokens", "sorted batches of 8,192 tokens")
+SCORER = (
+    "sorted batches of 32,768 tokens",
+    "sorted batches of 8,192 tokens",
+    "compiled, sorted batches of 32,768 tokens",
+)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from grlo.sequence_scores import score_sequences
 from grlo.training import flops
 from one_gpu.record import Record
-from one_gpu.setup import Setup, padded
+from one_gpu.setup import Setup, compiled, padded
 
 
 def run(setup: Setup, record: Record) -> None:
@@ -31,6 +31,12 @@ def run(setup: Setup, record: Record) -> None:
                     lambda: score_sequences(model, rows, tokens_per_batch=budget)  # noqa: B023
                 )
                 add(setup, record, name, rows, seconds, peak)
+        with record.attempt("compiled, sorted batches of 32,768 tokens"), compiled(model):
+            score_sequences(model, alone[:2], tokens_per_batch=32768)
+            seconds, peak = record.seconds(
+                lambda: score_sequences(model, alone, tokens_per_batch=32768)
+            )
+            add(setup, record, "compiled, sorted batches of 32,768 tokens", alone, seconds, peak)
         for name, rows in (
             ("transformers, batches of 8 as they come", alone),
             ("transformers, eight samples a prompt", groups),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,6 +19,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from grlo.compiled_layers import compile_layers
 from grlo.model_shape import ModelShape, shape_from_config
 
 POLICY = {
@@ -165,3 +168,15 @@ def padded(rows: Sequence[Sequence[int]], device: str) -> tuple[torch.Tensor, to
         tokens_BT[b, : len(row)] = torch.tensor(row)
         mask_BT[b, : len(row)] = 1
     return tokens_BT.to(device), mask_BT.to(device)
+
+
+@contextmanager
+def compiled(model: nn.Module) -> Iterator[None]:
+    """The model's layers compiled within the block, and as they were after it."""
+    kinds = [(module, type(module)) for module in model.modules()]
+    compile_layers(model)
+    try:
+        yield
+    finally:
+        for module, kind in kinds:
+            module.__class__ = kind

@@ -20,8 +20,8 @@ _RMS_NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", 
 def use_fast_layers(model: AnyModule) -> AnyModule:
     """Lets linear layers and norms of a model compute as this module and `grlo.products` do.
 
-    Weights, names and types stay what they are; on other devices and in other types layers compute
-    as before.
+    Weights, names and types stay what they are; on other devices, in other types and where they are
+    compiled layers compute as before.
     """
     for module in model.modules():
         if type(module).__name__ in _RMS_NORMS:
@@ -38,7 +38,8 @@ class FastRMSNorm(nn.Module):
     def forward(self, hidden_states: Tensor) -> Tensor:
         """w x / sqrt(mean(x^2) + eps)."""
         is_float32 = hidden_states.dtype == self.weight.dtype == torch.float32
-        if not is_float32 or hidden_states.device.type != "cpu":
+        is_elsewhere = hidden_states.device.type != "cpu" or torch.compiler.is_compiling()
+        if not is_float32 or is_elsewhere:
             return super().forward(hidden_states)
         return _RMSNorm.apply(  # pyright: ignore[reportReturnType]
             hidden_states, self.weight, self.variance_epsilon

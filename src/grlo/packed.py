@@ -138,6 +138,7 @@ def require_support(model: PreTrainedModel, path: str) -> None:
         )
 
 
+@torch.compiler.disable  # Where layers are compiled (`grlo.compiled_layers`), around it.
 def _packed_attention(
     module: nn.Module,
     query: Tensor,

@@ -74,7 +74,8 @@ class FastLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """x W^T + b."""
         is_plain = input.dtype == self.weight.dtype == torch.float32
-        if not is_plain or input.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        is_elsewhere = input.device.type != "cpu" or torch.compiler.is_compiling()
+        if not is_plain or is_elsewhere or torch.is_autocast_enabled("cpu"):
             return linear(input, self.weight, self.bias)
         if not torch.is_grad_enabled():
             return _onednn(input, self.weight, self.bias)

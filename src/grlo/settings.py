@@ -68,7 +68,20 @@ class ModelSettings:
     `selective` keeps products of matrices and attention, and computes only what is cheap again."""
     attention: Literal["packed", "sdpa", "eager", "flash_attention_2"] = "packed"
     """`packed` leaves padding out and computes a prompt once for all its samples."""
+    compile: bool = False
+    """Whether torch.compile fuses what layers do element by element; for GPUs. Needs `packed`."""
     lora: LoraSettings | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            not self.compile or self.attention == "packed",
+            "compile fuses layers of packed passes: set attention = 'packed'",
+        )
+        require(
+            not self.compile or self.gradient_checkpointing != "selective",
+            "compile chooses itself what is cheap to compute again: set gradient_checkpointing to "
+            "true or false, not 'selective'",
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from grlo.compiled_layers import compile_layers
 from grlo.device_memory import TokenBudget
 from grlo.errors import RewardError
 from grlo.interfaces import BuildContext, Progress, Scorer, not_shared, silent
@@ -48,6 +49,8 @@ class RewardModelSettings:
     tokens_per_batch: int = 0
     """Tokens in one forward pass, a prompt counted once for all its answers; 0 chooses by
     device."""
+    compile: bool = False
+    """Whether torch.compile fuses what layers do element by element; for GPUs."""
     strip_thoughts: bool = False
     """Score only what follows the last `</think>`; an answer whose thought never ends is empty."""
     standardize: bool = False
@@ -74,6 +77,8 @@ class RewardModelSettings:
         )
         check_renderer(renderer, model)
         model.requires_grad_(False).eval()
+        if self.compile:
+            compile_layers(model)
         if context.shard is None:
             torch.nn.Module.to(model, context.device)
         else:

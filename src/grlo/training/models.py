@@ -20,6 +20,7 @@ from transformers import (
 from grlo import packed
 from grlo.adapters import plain_model
 from grlo.batch import TokenBatch, shared_prompt_lengths
+from grlo.compiled_layers import compile_layers
 from grlo.errors import MissingExtraError, ModelError
 from grlo.layers import use_fast_layers
 from grlo.passes import whole_pass
@@ -75,7 +76,8 @@ def load_reference(settings: ModelSettings, *, device: str) -> PreTrainedModel:
         dtype=DTYPES[settings.compute_dtype],
         attn_implementation=attention_name(settings),
     )
-    return use_fast_layers(model.requires_grad_(False).eval().to(device))
+    use_fast_layers(model.requires_grad_(False).eval().to(device))
+    return compile_layers(model) if settings.compile else model
 
 
 def load_critic(policy: ModelSettings, settings: CriticSettings, *, device: str) -> PreTrainedModel:
@@ -127,7 +129,8 @@ def _prepare(
     if lora is not None:
         model = _add_adapters(model, lora, task=task)
     recompute_activations(model, settings)
-    return use_fast_layers(model.train())
+    use_fast_layers(model.train())
+    return compile_layers(model) if settings.compile else model
 
 
 def recompute_activations(model: PreTrainedModel, settings: ModelSettings) -> None:

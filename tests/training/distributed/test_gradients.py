@@ -22,6 +22,7 @@ from grlo.training.distributed.ranks import Ranks
 from grlo.training.distributed.shares import balanced_share, stretch
 from grlo.training.learner import Learner
 from small_updates import credit, make_batch, make_recipe
+from tiny_policies import needs_compiler
 from two_ranks import division, on_ranks
 
 SHARDINGS = ("ddp", "fsdp")
@@ -154,6 +155,22 @@ def test_two_ranks_train_as_one_process_does(policy_path, kind, sharding):
     for name, weight in one["weights"].items():
         torch.testing.assert_close(two["weights"][name], weight, atol=0, rtol=0)
     assert one["metrics"] == two["metrics"]
+
+
+@needs_compiler
+@pytest.mark.long
+def test_compiled_layers_train_as_plain_ones_do(policy_path):
+    """In one process and in shards; policy, critic and reference."""
+    options: dict[str, Any] = {"micro_batch_tokens": 24, "num_minibatches": 2}
+    algorithm = GRPO(kl_coefficient=0.1)
+    expected = train(make_recipe(policy_path, algorithm, **options))
+    recipe = make_recipe(policy_path, algorithm, model={"compile": True}, **options)
+    require_equal(train(recipe), expected)
+    for sharding in SHARDINGS:
+        one, two = on_ranks(lambda ranks: train(recipe, ranks, sharding))  # noqa: B023
+        require_equal(one, expected)
+        for name, weight in one["weights"].items():
+            torch.testing.assert_close(two["weights"][name], weight, atol=0, rtol=0)
 
 
 @pytest.fixture(scope="module")

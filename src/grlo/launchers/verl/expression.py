@@ -505,6 +505,7 @@ _REWARD_MODEL: Mapping[str, Rule] = dict.fromkeys(
         "dtype",
         "max_tokens",
         "tokens_per_batch",
+        "compile",
         "strip_thoughts",
     ),
     _by_us,
@@ -550,6 +551,7 @@ TABLE: Mapping[type, Mapping[str, Rule]] = {
         "compute_dtype": _compute_dtype,
         "gradient_checkpointing": _gradient_checkpointing,
         "attention": _attention,
+        "compile": _only(False, because="is of our learner; verl has its own. Leave it out."),
         "lora": _by_us,
     },
     LoraSettings: {
