@@ -189,6 +189,7 @@ def summarize(options: argparse.Namespace, rows: Sequence[Row]) -> Row:
 BESIDE = (
     ("engine, spread lengths", "transformers, spread lengths"),
     ("engine, CUDA graphs, spread lengths", "engine, spread lengths"),
+    ("engine, spread lengths", "engine, masked columns, spread lengths"),
     ("vllm, spread lengths", "engine, spread lengths"),
     ("sorted batches of 32,768 tokens", "transformers, batches of 8 as they come"),
     ("eight samples a prompt", "transformers, eight samples a prompt"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from grlo.engines import decoding
 from grlo.engines.hf import HFEngine
 from grlo.types import SamplingParams
 from one_gpu.record import Record
@@ -36,8 +38,12 @@ def run(setup: Setup, record: Record) -> None:
                 warm_up(setup, draw)
                 steps(setup, record, "engine, CUDA graphs", draw, rows)
                 spread(setup, record, "engine, CUDA graphs", draw, rows)
+            with record.attempt("engine, masked columns"), masked_columns():
+                draw = engine_draw(model, rows)
+                steps(setup, record, "engine, masked columns", draw, rows)
+                spread(setup, record, "engine, masked columns", draw, rows)
         else:
-            record.add("CUDA graphs", skipped="not on a GPU")
+            record.add("CUDA graphs, masked columns", skipped="not on a GPU")
         # Its cache is copied at every step; a quarter of the rows leaves room for that.
         few = max(NUM_PROMPTS, rows // 4 // NUM_PROMPTS * NUM_PROMPTS)
         with record.attempt("transformers"):
@@ -49,6 +55,17 @@ def run(setup: Setup, record: Record) -> None:
             draw = engine_draw(model, few)
             steps(setup, record, "engine", draw, few)
             spread(setup, record, "engine", draw, few)
+
+
+@contextmanager
+def masked_columns() -> Iterator[None]:
+    """Within the block the engine reads all columns of all rows and masks what is not a row's."""
+    reads_stretches = decoding.reads_stretches
+    decoding.reads_stretches = lambda model: False
+    try:
+        yield
+    finally:
+        decoding.reads_stretches = reads_stretches
 
 
 def run_vllm(setup: Setup, record: Record) -> None:

@@ -1,6 +1,6 @@
 """torch's flash attention kernels, with the log-sum-exp that joins parts of an attention.
 
-They are private to torch: `grlo.shared_prefix_attention` tries them before it relies on them.
+They are private to torch: they are tried on a few numbers before they are relied on.
 
 Dimensions: R rows of C queries or keys, H heads (of queries; keys and values may have fewer), D
 their size; on a GPU R = 1 and stretches lie end to end in the one row.
@@ -8,6 +8,10 @@ their size; on a GPU R = 1 and stretches lie end to end in the one row.
 
 from __future__ import annotations
 
+import functools
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import torch
@@ -132,8 +136,103 @@ class CUDAKernel:
         return for_query[None], for_key[None], for_value[None]
 
 
+def attend_to_stretches(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    numbers: Tensor,
+    first: Tensor,
+    count: Tensor,
+    *,
+    longest: int,
+    scale: float,
+) -> Tensor:
+    """Attention of single queries, each to a stretch of one long row of keys; on a GPU.
+
+    Args:
+        query: bfloat16 or float16, [R, H, D].
+        key: [M, H', D], H' a divisor of H.
+        value: Like the keys.
+        numbers: 0, 1, 2, ... R; int32.
+        first: Where the stretch of each query begins, ascending, and one number more; int32,
+            [R + 1].
+        count: Keys of each stretch, at least one; int32, [R].
+        longest: No stretch is longer.
+        scale: Factor of the scores.
+
+    Returns:
+        [R, H, D].
+    """
+    output, *_ = torch.ops.aten._flash_attention_forward(
+        *(query, key, value),
+        *(numbers, first),
+        *(1, longest, 0.0, False, False),
+        scale=scale,
+        seqused_k=count,
+    )
+    return output
+
+
 def _lengths(part: Part) -> tuple[Tensor, Tensor, int, int]:
     queries, keys = part.queries.bounds, part.keys.bounds
     assert queries is not None, "not divided for a GPU"
     assert keys is not None, "not divided for a GPU"
     return queries.starts_S, keys.starts_S, queries.longest, keys.longest
+
+
+@functools.cache
+def reads_stretches(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
+    """Whether `attend_to_stretches` does what it says."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return False
+    return passes(
+        lambda: _attends_to_stretches(device, dtype, head_size),
+        f"reads {dtype} keys of heads of {head_size} in stretches on {device}: columns are read "
+        "that are then left out",
+    )
+
+
+def _attends_to_stretches(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
+    """Tries 3 queries of 4 heads, of which 2 share a key, with 3, 1 and 4 of 15 keys."""
+    wave = torch.arange(15 * 4 * head_size, device=device).view(15, 4, head_size).sin()
+    query, key, value = wave[:3].to(dtype), wave[:, :2].to(dtype), wave.cos()[:, 2:].to(dtype)
+    stretches = ((2, 3), (7, 1), (10, 4))
+    scale = head_size**-0.5
+
+    def numbers(*values: int) -> Tensor:
+        return torch.tensor(values, dtype=torch.int32, device=device)
+
+    found = attend_to_stretches(
+        *(query, key, value),
+        numbers(0, 1, 2, 3),
+        numbers(2, 7, 10, 15),
+        numbers(3, 1, 4),
+        longest=5,
+        scale=scale,
+    )
+    for row, (first, count) in enumerate(stretches):
+        keys, values = (
+            x[first : first + count].float().repeat_interleave(2, 1) for x in (key, value)
+        )
+        weights = torch.einsum("hd,khd->hk", query[row].float(), keys).mul(scale).softmax(-1)
+        expected = torch.einsum("hk,khd->hd", weights, values)
+        if not torch.allclose(found[row].float(), expected, atol=3e-2):
+            return False
+    return True
+
+
+def passes(trial: Callable[[], bool], lacks: str) -> bool:
+    """Whether a trial of a kernel succeeds; if not, a warning says what torch lacks."""
+    # Modes of this thread (autocast, recomputation that counts operators) are not to see it.
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            will_do = thread.submit(trial).result()
+        except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError):
+            will_do = False
+    if not will_do:
+        warnings.warn(
+            f"torch {torch.__version__} has no flash attention that {lacks}, which costs time and "
+            "memory.",
+            stacklevel=3,
+        )
+    return will_do

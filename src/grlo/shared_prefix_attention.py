@@ -13,8 +13,6 @@ Dimensions: N packed tokens, H heads (of queries; keys and values may have fewer
 from __future__ import annotations
 
 import functools
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -23,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
 from grlo.attention_parts import Division, Part, divide
-from grlo.flash_kernels import CPUKernel, CUDAKernel, FlashKernel
+from grlo.flash_kernels import CPUKernel, CUDAKernel, FlashKernel, passes
 
 _KERNELS: dict[str, tuple[FlashKernel, set[torch.dtype]]] = {
     "cpu": (CPUKernel(), {torch.float32}),
@@ -43,17 +41,11 @@ def kernel_for(query: Tensor) -> FlashKernel | None:
 def _will_do(kernel: FlashKernel, device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
     """Whether the kernel, which is not of torch's public interface, gives the log-sum-exp, takes
     fewer heads of keys than of queries, and goes back from a normalizer that it is given."""
-    # Modes of this thread (autocast, recomputation that counts operators) are not to see it.
-    with ThreadPoolExecutor(1) as thread:
-        will_do = thread.submit(_agrees, kernel, device, dtype, head_size).result()
-    if not will_do:
-        warnings.warn(
-            f"torch {torch.__version__} has no flash attention that computes {dtype} with heads of "
-            f"{head_size} in parts on {device}: rows are padded for their attention, which costs "
-            "time and memory.",
-            stacklevel=2,
-        )
-    return will_do
+    return passes(
+        lambda: _agrees(kernel, device, dtype, head_size),
+        f"computes {dtype} with heads of {head_size} in parts on {device}: rows are padded for "
+        "their attention",
+    )
 
 
 def _agrees(kernel: FlashKernel, device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
@@ -70,11 +62,8 @@ def _agrees(kernel: FlashKernel, device: torch.device, dtype: torch.dtype, head_
 
     ours, theirs = states(), states()
     query, key, value = ours
-    try:
-        output = shared_prefix_attention(query, key, value, division, kernel=kernel, scale=1.0)
-        output.backward(upstream)
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError):
-        return False
+    output = shared_prefix_attention(query, key, value, division, kernel=kernel, scale=1.0)
+    output.backward(upstream)
     rows = [index_BT[row, :length].to(device) for row, length in enumerate(lengths)]
     expected = torch.zeros(output.shape, device=device)
     for row_T in rows:

@@ -198,10 +198,12 @@ class RowCache(DecodeCache):
         if layer_idx == len(self._layers):
             size = self._max_rows, key.shape[1], self._num_columns
             # Zeros, not whatever was in memory: a NaN would pass through a weight of zero.
-            self._layers.append(
-                (key.new_zeros(*size, key.shape[3]), value.new_zeros(*size, value.shape[3]))
-            )
+            self._layers.append((self._zeros(*size, like=key), self._zeros(*size, like=value)))
         return self._layers[layer_idx]
+
+    def _zeros(self, num_rows: int, num_heads: int, num_columns: int, *, like: Tensor) -> Tensor:
+        """[R, H, C, D]."""
+        return like.new_zeros(num_rows, num_heads, num_columns, like.shape[3])
 
     def _write(
         self, layers: Layers, prompts: Sequence[Tokens], rows: Sequence[Sequence[int]]

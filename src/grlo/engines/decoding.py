@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from grlo import flash_kernels
 from grlo.batch import pack_by_tokens
 from grlo.engines.decode_cache import DecodeCache, Layers, PromptStates, RowCache, Tokens
+from grlo.engines.flash_cache import FlashCache
 from grlo.engines.sampling import draw, stream_keys, uniforms
 from grlo.engines.shared_cache import SharedPromptCache
 from grlo.interfaces import OnCompletion, Progress
@@ -131,6 +133,13 @@ class Decoding:
         if len(self.queue) > self.max_rows:
             # Slack, so that rows need not be shifted at every step when they join one by one.
             num_columns += max_tokens // 4 + self.check_every
+        if reads_stretches(self.model):
+            return FlashCache(
+                max_rows=self.max_rows,
+                longest_prompt=longest_prompt,
+                num_columns=num_columns,
+                like=like,
+            )
         return RowCache(
             max_rows=self.max_rows,
             longest_prompt=longest_prompt,
@@ -325,9 +334,24 @@ def _attention(model: PreTrainedModel, implementation: str) -> Iterator[None]:
 
 def shares_prompts(model: PreTrainedModel) -> bool:
     """Whether samples of a prompt read its keys and values in one place."""
-    # Attention is told of that place by an argument, which some models do not hand on.
-    hands_on = bool(getattr(model, "_supports_attention_backend", False))
-    return hands_on and model.device.type == "cpu" and model.dtype == torch.float32
+    is_float32 = model.device.type == "cpu" and model.dtype == torch.float32
+    return is_float32 and _hands_on_arguments(model)
+
+
+def reads_stretches(model: PreTrainedModel) -> bool:
+    """Whether a step reads each row's own columns only."""
+    config = model.config.get_text_config()
+    head_size = getattr(config, "head_dim", None) or (
+        config.hidden_size // config.num_attention_heads
+    )
+    return _hands_on_arguments(model) and flash_kernels.reads_stretches(
+        model.device, model.dtype, head_size
+    )
+
+
+def _hands_on_arguments(model: PreTrainedModel) -> bool:
+    """Whether attention is told by an argument where to read; some models do not hand it on."""
+    return bool(getattr(model, "_supports_attention_backend", False))
 
 
 def steps_between_looks(device_type: str) -> int:

@@ -1,15 +1,17 @@
-"""Decode steps that are replayed draw what steps draw that are not."""
+"""What a GPU does in decoding, replaying steps and reading stretches, draws what others draw."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from grlo import flash_kernels
 from grlo.engines import decoding
 from grlo.engines.cuda_graphs import Graphs
 from grlo.engines.decode_cache import RowCache
@@ -19,7 +21,7 @@ from grlo.errors import EngineError
 from grlo.inference import evaluating
 from grlo.interfaces import ignore, silent
 from grlo.types import Completion
-from tiny_policies import SAMPLING, some_prompts, tiny
+from tiny_policies import CLASSES, SAMPLING, some_prompts, tiny
 
 
 class StandIn:
@@ -76,26 +78,95 @@ def drawn(
     return results
 
 
-@pytest.mark.parametrize("name", ["qwen3", "llama"])
-@pytest.mark.parametrize("max_rows", [36, 16, 7])
-def test_replayed_steps_draw_what_others_draw(
-    name: str, max_rows: int, monkeypatch: pytest.MonkeyPatch
+def require_equal(
+    found: Sequence[Completion | None], expected: Sequence[Completion | None]
 ) -> None:
-    # As on a GPU.
+    for one, other in zip(found, expected, strict=True):
+        assert one is not None
+        assert other is not None
+        assert one.tokens == other.tokens
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "shares_prompts", lambda model: False)
     monkeypatch.setattr(decoding, "steps_between_looks", lambda device_type: 4)
     monkeypatch.setattr(decoding, "_COLUMNS", 8)
+
+
+def attend_to_stretches(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    numbers: Tensor,
+    first: Tensor,
+    count: Tensor,
+    *,
+    longest: int,
+    scale: float,
+) -> Tensor:
+    """What the kernel of a GPU does, query by query."""
+    assert numbers.tolist() == list(range(len(query) + 1))
+    assert int(first[-1]) >= int(first[-2])
+    assert int(count.max()) <= longest
+    assert {x.dtype for x in (numbers, first, count)} == {torch.int32}
+    found = []
+    for row, start, length in zip(query, first.tolist(), count.tolist(), strict=False):
+        assert length > 0
+        keys, values = (
+            x[start : start + length].repeat_interleave(len(row) // x.shape[1], 1)
+            for x in (key, value)
+        )
+        weights = (torch.einsum("hd,khd->hk", row, keys) * scale).softmax(-1)
+        found.append(torch.einsum("hk,khd->hd", weights, values))
+    return torch.stack(found)
+
+
+@pytest.fixture
+def with_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "reads_stretches", lambda model: True)
+    monkeypatch.setattr(flash_kernels, "attend_to_stretches", attend_to_stretches)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "llama"])
+@pytest.mark.parametrize("max_rows", [36, 16, 7])
+def test_replayed_steps_draw_what_others_draw(name: str, max_rows: int, as_on_a_gpu: None) -> None:
     model = tiny(name)
     replay = StandIn()
     expected = drawn(model, None, max_rows=max_rows, max_tokens=40)
     results = drawn(model, replay, max_rows=max_rows, max_tokens=40)
     assert replay.num_replays > 20
     assert len(replay.sizes) > 1
-    for one, other in zip(expected, results, strict=True):
-        assert one is not None
-        assert other is not None
-        assert one.tokens == other.tokens
-        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    require_equal(results, expected)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("max_rows", [36, 16, 7])
+def test_stretches_draw_what_masked_columns_draw(
+    name: str, max_rows: int, as_on_a_gpu: None, request: pytest.FixtureRequest
+) -> None:
+    """Rows join, finish, move and are shifted; replayed, of every number of rows once."""
+    model = tiny(name)
+    expected = drawn(model, None, max_rows=max_rows, max_tokens=40)
+    request.getfixturevalue("with_stretches")
+    replay = StandIn()
+    require_equal(drawn(model, None, max_rows=max_rows, max_tokens=40), expected)
+    require_equal(drawn(model, replay, max_rows=max_rows, max_tokens=40), expected)
+    assert replay.num_replays > 20
+    assert len(replay.recorded) == len(replay.sizes) > 1
+
+
+def test_the_kernel_takes_what_it_is_given() -> None:
+    """The call fits this version's operator: types, shapes and the order of arguments."""
+    query = torch.empty(3, 8, 64, dtype=torch.bfloat16, device="meta")
+    key = torch.empty(3 * 20, 2, 64, dtype=torch.bfloat16, device="meta")
+    numbers = torch.empty(4, dtype=torch.int32, device="meta")
+    output = flash_kernels.attend_to_stretches(
+        query, key, key, numbers, numbers, numbers[:3], longest=20, scale=1.0
+    )
+    assert output.shape == query.shape
+    assert output.dtype == torch.bfloat16
 
 
 def test_a_cpu_has_none() -> None:
@@ -123,6 +194,23 @@ def test_graphs_on_a_gpu_draw_what_is_drawn_without(
     for one, other in zip(plain, graphs, strict=True):
         assert one.tokens == other.tokens
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-3)
+
+
+@needs_gpu
+def test_a_gpu_reads_stretches() -> None:
+    """Log-probabilities of what was drawn are those of one pass over the whole rows."""
+    assert flash_kernels.reads_stretches(torch.device("cuda", 0), torch.bfloat16, 8)
+    model = tiny().cuda().to(torch.bfloat16)
+    prompts = some_prompts()
+    drawn = HFEngine(model, max_rows=7).generate(prompts, SAMPLING, seeds=range(9))
+    for place, completion in enumerate(drawn):
+        prompt = prompts[place // SAMPLING.num_samples]
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt, *completion.tokens]], device="cuda")).logits
+        logprobs = logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
+        expected = logprobs[range(len(completion.tokens)), completion.tokens]
+        difference = torch.tensor(completion.logprobs) - expected.cpu()
+        assert difference.abs().mean() < 0.05
 
 
 @needs_gpu
