@@ -169,19 +169,20 @@ def _packed_attention(
 
     if for_read_tokens:
         assert packing.read_B is not None
-        query_BH1D = query[0].index_select(1, packing.read_B).transpose(0, 1)[:, :, None]
+        # Heads that share keys are queries of one head: no kernel has to know of sharing.
+        heads = key.shape[1], query.shape[1] // key.shape[1]
+        query_BKGD = query[0].index_select(1, packing.read_B).transpose(0, 1).unflatten(1, heads)
         seen_BT = torch.arange(grid_size[1], device=query.device) <= packing.last_B[:, None]
-        output_BH1D = scaled_dot_product_attention(
-            query_BH1D,
+        output_BKGD = scaled_dot_product_attention(
+            query_BKGD,
             spread(key),
             spread(value),
             attn_mask=seen_BT[:, None, None],
             dropout_p=dropout,
             scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
         )
         output = torch.zeros_like(query[0].transpose(0, 1))
-        return output.index_copy(0, packing.read_B, output_BH1D[:, :, 0])[None], None
+        return output.index_copy(0, packing.read_B, output_BKGD.flatten(1, 2))[None], None
     if torch.is_autocast_enabled(query.device.type):  # Norms may have given another type.
         query, key, value = (
             x.to(torch.get_autocast_dtype(x.device.type)) for x in (query, key, value)
