@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 from grlo import attention_parts, packed
 from grlo import shared_prefix_attention as module
 from grlo.attention_parts import LONG, Bounds, Cells, Division, Part
-from grlo.flash_kernels import CPUKernel, CUDAKernel, FlashKernel
+from grlo.flash_kernels import Attended, CPUKernel, CUDAKernel, FlashKernel, States
 from grlo.shared_prefix_attention import kernel_for, shared_prefix_attention
 from tiny_policies import tiny
 
@@ -105,35 +104,24 @@ def end_to_end(rows: Rows) -> Division:
 class EndToEndKernel:
     """What a GPU's kernel does with stretches end to end, stretch by stretch in float32."""
 
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, *, part: Part, scale: float
-    ) -> tuple[Tensor, Tensor]:
-        output = torch.empty_like(query)
-        normalizer = torch.empty(query.shape[:3])
+    def forward(self, states: States, part: Part, scale: float) -> Attended:
+        output = torch.empty_like(states[0])
+        normalizer = torch.empty(output.shape[:3])
         for queries, keys in self._stretches(part):
-            scores_HCK, _, v = self._scores(query[0, queries], key[0, keys], value[0, keys], part)
+            _, _, v, scores_HCK = self._scores(states, queries, keys, part)
             normalizer[0, queries] = (scale * scores_HCK).logsumexp(-1).T
             weights_HCK = (scale * scores_HCK).softmax(-1)
-            output[0, queries] = (weights_HCK @ v).transpose(0, 1).to(query.dtype)
+            output[0, queries] = (weights_HCK @ v).transpose(0, 1).to(output.dtype)
         return output, normalizer
 
     def backward(
-        self,
-        upstream: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        output: Tensor,
-        normalizer: Tensor,
-        *,
-        part: Part,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, upstream: Tensor, states: States, whole: Attended, part: Part, scale: float
+    ) -> States:
         """Dao et al. 2022 (arXiv 2205.14135), algorithm 4, without blocks."""
-        found = [torch.zeros_like(x) for x in (query, key, value)]
+        found = [torch.zeros_like(x) for x in states]
+        output, normalizer = whole
         for queries, keys in self._stretches(part):
-            q = query[0, queries].float().transpose(0, 1)
-            scores_HCK, k, v = self._scores(query[0, queries], key[0, keys], value[0, keys], part)
+            q, k, v, scores_HCK = self._scores(states, queries, keys, part)
             weights_HCK = (scale * scores_HCK - normalizer[0, queries].T[..., None]).exp()
             up, out = (x[0, queries].float().transpose(0, 1) for x in (upstream, output))
             rows_HC1 = (up * out).sum(-1, keepdim=True)
@@ -143,10 +131,10 @@ class EndToEndKernel:
                 slopes_HCK.transpose(1, 2) @ q,
                 weights_HCK.transpose(1, 2) @ up,
             )
-            for whole, where, gradient in zip(found, (queries, keys, keys), parts, strict=True):
-                heads = whole.shape[2]
-                summed = gradient.unflatten(0, (heads, -1)).sum(1)  # Of heads that share a key.
-                whole[0, where] = summed.transpose(0, 1).to(whole.dtype)
+            for whole_x, where, gradient in zip(found, (queries, keys, keys), parts, strict=True):
+                # Of heads that share a key.
+                summed = gradient.unflatten(0, (whole_x.shape[2], -1)).sum(1)
+                whole_x[0, where] = summed.transpose(0, 1).to(whole_x.dtype)
         return found[0], found[1], found[2]
 
     def _stretches(self, part: Part) -> list[tuple[slice, slice]]:
@@ -160,14 +148,18 @@ class EndToEndKernel:
         return [slice(*pair) for pair in pairwise(starts_S.tolist())]
 
     def _scores(
-        self, query: Tensor, key: Tensor, value: Tensor, part: Part
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = (x.float().transpose(0, 1) for x in (query, key, value))
+        self, states: States, queries: slice, keys: slice, part: Part
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries, keys and values, a head of each to every head, and their products."""
+        q, k, v = (
+            x[0, where].float().transpose(0, 1)
+            for x, where in zip(states, (queries, keys, keys), strict=True)
+        )
         k, v = (x.repeat_interleave(len(q) // len(x), 0) for x in (k, v))
         scores_HCK = q @ k.transpose(1, 2)
         if part.is_causal:
             scores_HCK += torch.full(scores_HCK.shape[1:], -torch.inf).triu(1)
-        return scores_HCK, k, v
+        return q, k, v, scores_HCK
 
 
 KINDS: dict[str, tuple[Callable[[Rows], Division], FlashKernel]] = {
@@ -306,15 +298,14 @@ def test_the_kernel_of_gpus_takes_what_it_is_given() -> None:
     own = row(5, 3, 4)
     for part in (Part(own, own, True), Part(row(5, 7), row(3, 9), False)):
         query, key = empty(12, 4), empty(12, 2)
-        output, normalizer = CUDAKernel().forward(query, key, key, part=part, scale=1.0)
+        states = query, key, key
+        output, normalizer = CUDAKernel().forward(states, part, 1.0)
         assert output.shape == query.shape
         assert output.dtype == torch.bfloat16
         assert normalizer.shape == (1, 12, 4)
         assert normalizer.dtype == torch.float32
-        gradients = CUDAKernel().backward(
-            query, query, key, key, output, normalizer, part=part, scale=1.0
-        )
-        assert [x.shape for x in gradients] == [query.shape, key.shape, key.shape]
+        gradients = CUDAKernel().backward(query, states, (output, normalizer), part, 1.0)
+        assert [x.shape for x in gradients] == [x.shape for x in states]
 
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -384,10 +375,16 @@ def test_a_way_back_by_another_normalizer_is_not_used(
     """Gradients by the part's own log-sum-exp are those of something else."""
     real = CPUKernel.backward
 
-    def own(self: CPUKernel, *states: Tensor, part: Part, scale: float) -> Any:
-        upstream, query, key, value, output, _ = states
-        _, normalizer = self.forward(query, key, value, part=part, scale=scale)
-        return real(self, upstream, query, key, value, output, normalizer, part=part, scale=scale)
+    def own(
+        self: CPUKernel,
+        upstream: Tensor,
+        states: States,
+        whole: Attended,
+        part: Part,
+        scale: float,
+    ) -> States:
+        _, normalizer = self.forward(states, part, scale)
+        return real(self, upstream, states, (whole[0], normalizer), part, scale)
 
     monkeypatch.setattr(CPUKernel, "backward", own)
     with pytest.warns(UserWarning, match="float32 with heads of 8 in parts on cpu"):

@@ -19,43 +19,34 @@ from torch import Tensor
 
 from grlo.attention_parts import Part
 
+States = tuple[Tensor, Tensor, Tensor]
+"""Queries [R, C, H, D], keys and values [R, C', H', D], H' a divisor of H; or their gradients."""
+Attended = tuple[Tensor, Tensor]
+"""The output [R, C, H, D] and the log-sum-exp of its scores, float32 [R, C, H]."""
+
 
 class FlashKernel(Protocol):
     """Attention of one part and its way back."""
 
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, *, part: Part, scale: float
-    ) -> tuple[Tensor, Tensor]:
-        """The output [R, C, H, D] and the log-sum-exp of its scores, float32 [R, C, H].
+    def forward(self, states: States, part: Part, scale: float) -> Attended:
+        """Attention of a part.
 
         Args:
-            query: [R, C, H, D].
-            key: [R, C', H', D], H' a divisor of H.
-            value: Like the keys.
-            part: Where the states come from.
+            states: Of the part's queries and keys.
+            part: Where they come from.
             scale: Factor of the scores.
         """
         ...
 
     def backward(
-        self,
-        upstream: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        output: Tensor,
-        normalizer: Tensor,
-        *,
-        part: Part,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of query, key and value by the whole attention of which this is a part.
+        self, upstream: Tensor, states: States, whole: Attended, part: Part, scale: float
+    ) -> States:
+        """Gradients of the states by the whole attention of which this is a part.
 
         Args:
-            upstream: Gradient of `output`, [R, C, H, D].
-            query: As in `forward`; so are key and value.
-            output: Of the whole.
-            normalizer: Log-sum-exp of the whole's scores, [R, C, H].
+            upstream: Gradient of the output, [R, C, H, D].
+            states: As in `forward`.
+            whole: What the whole attention gave for the part's queries.
             part: As in `forward`.
             scale: As in `forward`.
         """
@@ -65,32 +56,22 @@ class FlashKernel(Protocol):
 class CPUKernel:
     """For float32; rows of equal length side by side."""
 
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, *, part: Part, scale: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, states: States, part: Part, scale: float) -> Attended:
         """See `FlashKernel`."""
         output, normalizer = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            *(x.transpose(1, 2) for x in (query, key, value)), 0.0, part.is_causal, scale=scale
+            *(x.transpose(1, 2) for x in states), 0.0, part.is_causal, scale=scale
         )
         return output.transpose(1, 2), normalizer.transpose(1, 2)
 
     def backward(
-        self,
-        upstream: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        output: Tensor,
-        normalizer: Tensor,
-        *,
-        part: Part,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, upstream: Tensor, states: States, whole: Attended, part: Part, scale: float
+    ) -> States:
         """See `FlashKernel`."""
-        states = (upstream, query, key, value, output, normalizer)
         for_query, for_key, for_value = (
             torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                *(x.transpose(1, 2) for x in states), 0.0, part.is_causal, scale=scale
+                *(x.transpose(1, 2) for x in (upstream, *states, *whole)),
+                *(0.0, part.is_causal),
+                scale=scale,
             )
         )
         return for_query.transpose(1, 2), for_key.transpose(1, 2), for_value.transpose(1, 2)
@@ -99,12 +80,10 @@ class CPUKernel:
 class CUDAKernel:
     """For bfloat16 and float16; stretches of any length end to end in one row."""
 
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, *, part: Part, scale: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, states: States, part: Part, scale: float) -> Attended:
         """See `FlashKernel`."""
         output, normalizer, *_ = torch.ops.aten._flash_attention_forward(
-            *(query[0], key[0], value[0]),
+            *(x[0] for x in states),
             *_lengths(part),
             *(0.0, part.is_causal, False),
             scale=scale,
@@ -112,22 +91,14 @@ class CUDAKernel:
         return output[None], normalizer.t()[None]
 
     def backward(
-        self,
-        upstream: Tensor,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        output: Tensor,
-        normalizer: Tensor,
-        *,
-        part: Part,
-        scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self, upstream: Tensor, states: States, whole: Attended, part: Part, scale: float
+    ) -> States:
         """See `FlashKernel`."""
+        output, normalizer = whole
         # Of the dropout that there is none of.
-        random_state = torch.zeros(2, dtype=torch.uint64, device=query.device)
+        random_state = torch.zeros(2, dtype=torch.uint64, device=output.device)
         for_query, for_key, for_value = torch.ops.aten._flash_attention_backward(
-            *(upstream[0].contiguous(), query[0], key[0], value[0], output[0]),
+            *(upstream[0].contiguous(), *(x[0] for x in states), output[0]),
             normalizer[0].t().contiguous(),
             *_lengths(part),
             *(0.0, part.is_causal, random_state, random_state[:0]),

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
 from grlo.attention_parts import Division, Part, divide
-from grlo.flash_kernels import CPUKernel, CUDAKernel, FlashKernel, passes
+from grlo.flash_kernels import CPUKernel, CUDAKernel, FlashKernel, States, passes
 
 _KERNELS: dict[str, tuple[FlashKernel, set[torch.dtype]]] = {
     "cpu": (CPUKernel(), {torch.float32}),
@@ -122,11 +122,11 @@ class _SharedPrefixAttention(torch.autograd.Function):
         output = torch.zeros_like(query, memory_format=torch.contiguous_format)
         normalizer_NH = torch.zeros(query.shape[:2], device=query.device)
         for part in division.own:
-            attended, normalizer = _attend(query, key, value, part, kernel, scale)
+            attended, normalizer = kernel.forward(_states(query, key, value, part), part, scale)
             part.queries.add_once(attended, output)
             part.queries.add_once(normalizer, normalizer_NH)
         for part in division.behind:
-            attended, normalizer = _attend(query, key, value, part, kernel, scale)
+            attended, normalizer = kernel.forward(_states(query, key, value, part), part, scale)
             whole_output, whole = part.queries.spread(output), part.queries.spread(normalizer_NH)
             own = whole.clone()
             torch.logaddexp(own, normalizer, out=whole)
@@ -150,10 +150,10 @@ class _SharedPrefixAttention(torch.autograd.Function):
             queries, keys = part.queries, part.keys
             parts = ctx.kernel.backward(
                 queries.spread_once(upstream),
-                *(queries.spread(query), keys.spread(key), keys.spread(value)),
-                *(queries.spread(output), queries.spread(normalizer_NH)),
-                part=part,
-                scale=ctx.scale,
+                _states(query, key, value, part),
+                (queries.spread(output), queries.spread(normalizer_NH)),
+                part,
+                ctx.scale,
             )
             queries.add(parts[0], for_query)
             keys.add(parts[1], for_key)
@@ -161,13 +161,5 @@ class _SharedPrefixAttention(torch.autograd.Function):
         return for_query, for_key, for_value, None, None, None
 
 
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, part: Part, kernel: FlashKernel, scale: float
-) -> tuple[Tensor, Tensor]:
-    return kernel.forward(
-        part.queries.spread(query),
-        part.keys.spread(key),
-        part.keys.spread(value),
-        part=part,
-        scale=scale,
-    )
+def _states(query: Tensor, key: Tensor, value: Tensor, part: Part) -> States:
+    return part.queries.spread(query), part.keys.spread(key), part.keys.spread(value)
