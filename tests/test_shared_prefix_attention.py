@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
 from grlo import attention_parts, packed
 from grlo import shared_prefix_attention as module
@@ -283,6 +284,36 @@ def test_a_model_under_autocast_attends_as_in_a_padded_grid(
     assert set(seen) == {torch.bfloat16}
     for one, other in zip(*found, strict=True):
         assert (one - other).norm() < 0.02 * other.norm()
+
+
+def test_values_of_another_size_than_queries_are_attended_to_all_the_same() -> None:
+    """Those of latent attention (DeepSeek-V3) are; torch's flash kernels know of none."""
+    torch.manual_seed(0)
+    model = DeepseekV3ForCausalLM(
+        DeepseekV3Config(
+            vocab_size=97,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            kv_lora_rank=16,
+            q_lora_rank=None,
+            qk_rope_head_dim=8,
+            qk_nope_head_dim=8,
+            v_head_dim=8,
+            first_k_dense_replace=2,
+        )
+    ).eval()
+    rows = LAYOUTS["groups and rows by themselves"]
+    expected = [model.model(torch.tensor([row])).last_hidden_state[0] for row in rows]
+    model.set_attn_implementation(packed.ATTENTION)
+    packing = pack(rows)
+    hidden_ND = packed.packed_hidden_states(model.model, packing)
+    for index_T, states_TD in zip(packing.index_BT, expected, strict=True):
+        torch.testing.assert_close(
+            hidden_ND[index_T[: len(states_TD)]], states_TD, atol=1e-5, rtol=1e-5
+        )
 
 
 def test_the_kernel_of_gpus_takes_what_it_is_given() -> None:

@@ -187,8 +187,8 @@ def _packed_attention(
         query, key, value = (
             x.to(torch.get_autocast_dtype(x.device.type)) for x in (query, key, value)
         )
-    kernel = None if dropout else shared_prefix_attention.kernel_for(query)
-    if kernel is not None:
+    kernel = shared_prefix_attention.kernel_for(query)
+    if kernel is not None and not dropout and value.shape[-1] == query.shape[-1]:
         output_NHD = shared_prefix_attention.shared_prefix_attention(
             query[0].transpose(0, 1),
             key[0].transpose(0, 1),

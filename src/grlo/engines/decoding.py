@@ -344,9 +344,9 @@ def reads_stretches(model: PreTrainedModel) -> bool:
     head_size = getattr(config, "head_dim", None) or (
         config.hidden_size // config.num_attention_heads
     )
-    return _hands_on_arguments(model) and flash_kernels.reads_stretches(
-        model.device, model.dtype, head_size
-    )
+    # Values of another size, as those of latent attention, are none of the kernel's.
+    is_plain = _hands_on_arguments(model) and not hasattr(config, "v_head_dim")
+    return is_plain and flash_kernels.reads_stretches(model.device, model.dtype, head_size)
 
 
 def _hands_on_arguments(model: PreTrainedModel) -> bool:
