@@ -286,6 +286,28 @@ def test_a_model_under_autocast_attends_as_in_a_padded_grid(
         assert (one - other).norm() < 0.02 * other.norm()
 
 
+class OwnNormalizer(EndToEndKernel):
+    """Goes back by the log-sum-exp of the part instead of the whole's."""
+
+    def backward(
+        self, upstream: Tensor, states: States, whole: Attended, part: Part, scale: float
+    ) -> States:
+        output, _ = whole
+        _, normalizer = self.forward(states, part, scale)
+        return super().backward(upstream, states, (output, normalizer), part, scale)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("head_size", [8, 64, 80, 128, 256])
+def test_a_trial_tells_rounding_from_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, head_size: int, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(module, "divide", attention_parts.end_to_end)
+    cpu = torch.device("cpu")
+    assert module._agrees(EndToEndKernel(), cpu, dtype, head_size)
+    assert not module._agrees(OwnNormalizer(), cpu, dtype, head_size)
+
+
 def test_values_of_another_size_than_queries_are_attended_to_all_the_same() -> None:
     """Those of latent attention (DeepSeek-V3) are; torch's flash kernels know of none."""
     torch.manual_seed(0)

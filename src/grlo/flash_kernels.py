@@ -165,8 +165,8 @@ def reads_stretches(device: torch.device, dtype: torch.dtype, head_size: int) ->
 
 def _attends_to_stretches(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
     """Tries 3 queries of 4 heads, of which 2 share a key, with 3, 1 and 4 of 15 keys."""
-    wave = torch.arange(15 * 4 * head_size, device=device).view(15, 4, head_size).sin()
-    query, key, value = wave[:3].to(dtype), wave[:, :2].to(dtype), wave.cos()[:, 2:].to(dtype)
+    drawn = random_numbers(15, 8, head_size).to(device, dtype)
+    query, key, value = drawn[:3, :4], drawn[:, 4:6], drawn[:, 6:]
     stretches = ((2, 3), (7, 1), (10, 4))
     scale = head_size**-0.5
 
@@ -187,9 +187,21 @@ def _attends_to_stretches(device: torch.device, dtype: torch.dtype, head_size: i
         )
         weights = torch.einsum("hd,khd->hk", query[row].float(), keys).mul(scale).softmax(-1)
         expected = torch.einsum("hk,khd->hd", weights, values)
-        if not torch.allclose(found[row].float(), expected, atol=3e-2):
+        if not is_close(found[row], expected):
             return False
     return True
+
+
+def random_numbers(*shape: int) -> Tensor:
+    """Standard normal, always the same; no generator in use is touched."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def is_close(found: Tensor, expected: Tensor) -> bool:
+    """Whether the difference is rounding, by the norms: 2 % in half precision."""
+    limit = 1e-4 if found.dtype == torch.float32 else 2e-2
+    difference = (found.float() - expected.float()).norm()
+    return bool(difference <= limit * expected.float().norm())
 
 
 def passes(trial: Callable[[], bool], lacks: str) -> bool:

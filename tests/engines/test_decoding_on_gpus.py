@@ -169,6 +169,21 @@ def test_the_kernel_takes_what_it_is_given() -> None:
     assert output.dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("head_size", [8, 64, 128, 256])
+def test_a_trial_tells_rounding_from_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, head_size: int, dtype: torch.dtype
+) -> None:
+    def reads_on(*args: Tensor, longest: int, scale: float) -> Tensor:
+        *others, first, _ = args
+        return attend_to_stretches(*others, first, first.diff(), longest=longest, scale=scale)
+
+    cpu = torch.device("cpu")
+    for other, is_right in ((attend_to_stretches, True), (reads_on, False)):
+        monkeypatch.setattr(flash_kernels, "attend_to_stretches", other)
+        assert flash_kernels._attends_to_stretches(cpu, dtype, head_size) == is_right
+
+
 def test_a_cpu_has_none() -> None:
     with pytest.raises(EngineError, match="for a GPU"):
         HFEngine(tiny(), cuda_graphs=True)
