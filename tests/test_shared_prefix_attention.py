@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from grlo import attention_parts, packed
 from grlo import shared_prefix_attention as module
 from grlo.attention_parts import LONG, Bounds, Cells, Division, Part
 from grlo.flash_kernels import Attended, CPUKernel, CUDAKernel, FlashKernel, States
+from grlo.settings import ModelSettings
 from grlo.shared_prefix_attention import kernel_for, shared_prefix_attention
+from grlo.training.models import recompute_activations
 from tiny_policies import tiny
 
 SCALE = 0.3
@@ -359,6 +362,34 @@ def test_the_kernel_of_gpus_takes_what_it_is_given() -> None:
         assert normalizer.dtype == torch.float32
         gradients = CUDAKernel().backward(query, states, (output, normalizer), part, 1.0)
         assert [x.shape for x in gradients] == [x.shape for x in states]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True, "selective"])
+def test_a_whole_pass_and_back_fits_the_kernel_of_gpus(
+    monkeypatch: pytest.MonkeyPatch, checkpointing: Any
+) -> None:
+    """In shapes and types alone."""
+    kernel, calls = CUDAKernel(), [0]
+    forward = CUDAKernel.forward
+
+    def counted(self: CUDAKernel, states: States, part: Part, scale: float) -> Attended:
+        calls[0] += 1
+        return forward(self, states, part, scale)
+
+    monkeypatch.setattr(CUDAKernel, "forward", counted)
+    monkeypatch.setattr(module, "kernel_for", lambda query: kernel)
+    # Which knows of no device without memory.
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device_type: False)
+    model: Any = torch.nn.Module.to(tiny().train(), "meta", torch.bfloat16)
+    model.set_attn_implementation(packed.ATTENTION)
+    recompute_activations(model, ModelSettings(model="x", gradient_checkpointing=checkpointing))
+    packing = pack(LAYOUTS["groups and rows by themselves"], device="meta")
+    hidden_ND = packed.packed_hidden_states(model.base_model, packing)
+    hidden_ND.float().square().mean().backward()
+    assert hidden_ND.shape == (len(packing.tokens_N), 32)
+    assert all(p.grad is not None for p in model.base_model.parameters())
+    # A call for rows and one for prompts, of each of two layers.
+    assert calls[0] == (8 if checkpointing else 4)
 
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
