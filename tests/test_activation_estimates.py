@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from allocations import allocations
-from grlo import packed, shared_prefix_attention
 from grlo.activation_estimates import backward_bytes, forward_bytes, saved_bytes
 from grlo.model_shape import shape_from_config
+from grlo.modeling import packed, shared_prefix_attention
 from grlo.settings import ModelSettings
 from grlo.training.models import DTYPES, recompute_activations
 

@@ -14,9 +14,10 @@ from transformers import (
     Qwen3ForSequenceClassification,
 )
 
-from grlo import packed, sequence_scores
+from grlo import sequence_scores
 from grlo.device_memory import TokenBudget
 from grlo.errors import DeviceMemoryError
+from grlo.modeling import packed
 from grlo.sequence_scores import forward_scores, load_sequence_scorer, score_sequences
 
 SHAPE = {

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from grlo import packed, shared_prefix_attention
 from grlo.algorithms.grpo import GRPO
 from grlo.batch import Batch, TrainBatch, collate
 from grlo.engines.hf import HFEngineSettings
 from grlo.interfaces import BuildContext
+from grlo.modeling import packed, shared_prefix_attention
 from grlo.settings import (
     ModelSettings,
     OptimizerSettings,

@@ -19,8 +19,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from grlo.compiled_layers import compile_layers
 from grlo.model_shape import ModelShape, shape_from_config
+from grlo.modeling.compiled_layers import compile_layers
 
 POLICY = {
     "model_type": "qwen3",

@@ -84,7 +84,7 @@ def _layer_bytes(
     both norms with their inputs and what the linear maps read; queries and keys before and after
     their own norm; the attention's output; gate, its activation, up, and their product. For every
     cell: queries, keys, values and output of the attention, and its normalizer. Norms keep less on
-    a CPU (`grlo.layers`).
+    a CPU (`grlo.modeling.layers`).
     """
     size = DTYPE_BYTES[settings.compute_dtype]
     queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim

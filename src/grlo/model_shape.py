@@ -40,7 +40,8 @@ class ModelShape:
     num_experts: int = 1
     experts_per_token: int = 1
     reads_few_tokens: bool = False
-    """Whether its last layer may be computed for the tokens that are read; `grlo.last_layer`."""
+    """Whether its last layer may be computed for the tokens that are read; see
+    `grlo.modeling.last_layer`."""
 
     @property
     def linear_shapes(self) -> dict[str, tuple[int, int]]:

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from grlo.products import product
+from grlo.modeling.products import product
 
 _SECONDS = 0.2
 _REPETITIONS = 5

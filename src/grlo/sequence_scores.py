@@ -17,15 +17,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from grlo import packed
 from grlo.batch import pack_shared
 from grlo.device_memory import TokenBudget, lacks_memory
 from grlo.errors import DeviceMemoryError, ModelError
 from grlo.inference import evaluating
 from grlo.interfaces import Progress, silent
-from grlo.last_layer import read_few_tokens, reads_few_tokens
-from grlo.layers import use_fast_layers
-from grlo.passes import whole_pass
+from grlo.modeling import packed
+from grlo.modeling.last_layer import read_few_tokens, reads_few_tokens
+from grlo.modeling.layers import use_fast_layers
+from grlo.modeling.passes import whole_pass
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.types import Message
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from grlo import flash_kernels
 from grlo.engines import decoding
 from grlo.engines.cuda_graphs import Graphs
 from grlo.engines.decode_cache import RowCache
@@ -20,6 +19,7 @@ from grlo.engines.hf import HFEngine
 from grlo.errors import EngineError
 from grlo.inference import evaluating
 from grlo.interfaces import ignore, silent
+from grlo.modeling import flash_kernels
 from grlo.types import Completion
 from tiny_policies import CLASSES, SAMPLING, some_prompts, tiny
 

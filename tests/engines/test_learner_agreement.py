@@ -13,9 +13,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from grlo import packed
 from grlo.batch import collate
 from grlo.engines.hf import HFEngine
+from grlo.modeling import packed
 from grlo.training.models import token_logprobs
 from grlo.types import Message, Prompt, Rollout, SamplingParams, Score
 

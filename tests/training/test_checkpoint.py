@@ -12,10 +12,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from grlo.adapters import merged_weights
 from grlo.algorithms.ppo import PPO
 from grlo.batch import Batch
 from grlo.errors import CheckpointError
+from grlo.modeling.adapters import merged_weights
 from grlo.rollout import ChatRenderer
 from grlo.rundir import list_checkpoints
 from grlo.settings import (

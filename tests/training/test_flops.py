@@ -26,13 +26,13 @@ from transformers import (
 )
 
 from conftest import byte_chat_tokenizer
-from grlo import shared_prefix_attention
 from grlo.algorithms.grpo import GRPO
 from grlo.algorithms.ppo import PPO
 from grlo.batch import TrainBatch, collate
 from grlo.engines.hf import HFEngineSettings
 from grlo.model_shape import ModelShape, forward_flops, shape_from_config
-from grlo.products import uses_onednn
+from grlo.modeling import shared_prefix_attention
+from grlo.modeling.products import uses_onednn
 from grlo.rewards.reward_model import RewardModelSettings
 from grlo.rewards.verified import VerifiedSettings
 from grlo.rollout import ChatRenderer

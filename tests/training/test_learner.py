@@ -16,8 +16,6 @@ from transformers import (
 )
 
 from allocations import allocations
-from grlo import packed, products
-from grlo.adapters import merged_weights
 from grlo.algorithms.cispo import CISPO
 from grlo.algorithms.dapo import DAPO
 from grlo.algorithms.grpo import GRPO
@@ -27,6 +25,8 @@ from grlo.algorithms.reinforce_pp import ReinforcePlusPlus
 from grlo.algorithms.rloo import RLOO
 from grlo.batch import Batch, TrainBatch
 from grlo.errors import ModelError, NonFiniteError
+from grlo.modeling import packed, products
+from grlo.modeling.adapters import merged_weights
 from grlo.settings import (
     CriticSettings,
     LoraSettings,
@@ -355,7 +355,7 @@ def test_gradient_checkpointing_changes_no_gradient(policy_path):
 
 
 def linear_flops(x, weight, *_, **__):
-    """Of `grlo.products`, which torch's counter does not know."""
+    """Of `grlo.modeling.products`, which torch's counter does not know."""
     return 2 * math.prod(x) * weight[0]
 
 

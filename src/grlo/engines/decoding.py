@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from grlo import flash_kernels
 from grlo.batch import pack_by_tokens
 from grlo.engines.decode_cache import DecodeCache, Layers, PromptStates, RowCache, Tokens
 from grlo.engines.flash_cache import FlashCache
 from grlo.engines.sampling import draw, stream_keys, uniforms
 from grlo.engines.shared_cache import SharedPromptCache
 from grlo.interfaces import OnCompletion, Progress
+from grlo.modeling import flash_kernels
 from grlo.types import Completion, SamplingParams
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from grlo import flash_kernels
 from grlo.engines.decode_cache import Prefill, RowCache, Tokens, require_plain
+from grlo.modeling import flash_kernels
 
 
 @dataclass(frozen=True)

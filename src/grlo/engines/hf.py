@@ -21,7 +21,7 @@ from grlo.engines.decoding import Decode, Decoding, Job, make_jobs
 from grlo.errors import DeviceMemoryError, EngineError
 from grlo.inference import evaluating, is_same_device
 from grlo.interfaces import BuildContext, OnCompletion, Progress, ignore, silent
-from grlo.passes import is_sharded, whole_copy
+from grlo.modeling.passes import is_sharded, whole_copy
 from grlo.settings import Dtype, require
 from grlo.types import Completion, SamplingParams
 

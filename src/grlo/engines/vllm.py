@@ -32,7 +32,6 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from grlo.adapters import class_name, merged_weights, plain_model
 from grlo.engines.vllm_requests import (
     check_request,
     complete_weights,
@@ -41,6 +40,7 @@ from grlo.engines.vllm_requests import (
 )
 from grlo.errors import EngineError, MissingExtraError, ModelError
 from grlo.interfaces import BuildContext, OnCompletion, Progress, ignore, silent
+from grlo.modeling.adapters import class_name, merged_weights, plain_model
 from grlo.seeding import derive_seed
 from grlo.settings import Dtype, require
 from grlo.types import Completion, SamplingParams

@@ -27,7 +27,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from grlo.adapters import merged_weights, plain_model
 from grlo.engines.vllm_requests import (
     check_request,
     complete_weights,
@@ -36,6 +35,7 @@ from grlo.engines.vllm_requests import (
 )
 from grlo.errors import EngineError
 from grlo.interfaces import BuildContext, OnCompletion, Progress, ignore, silent
+from grlo.modeling.adapters import merged_weights, plain_model
 from grlo.seeding import derive_seed
 from grlo.settings import Dtype, require
 from grlo.types import Completion, SamplingParams

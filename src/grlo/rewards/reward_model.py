@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from grlo.compiled_layers import compile_layers
 from grlo.device_memory import TokenBudget
 from grlo.errors import RewardError
 from grlo.interfaces import BuildContext, Progress, Scorer, not_shared, silent
+from grlo.modeling.compiled_layers import compile_layers
 from grlo.moments import RunningMoments
 from grlo.offload import Offload
 from grlo.rollout import ChatRenderer

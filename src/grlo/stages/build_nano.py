@@ -20,8 +20,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from grlo import packed
 from grlo.errors import DataError
+from grlo.modeling import packed
 from grlo.nano.tasks import Domain
 from grlo.nano.world import (
     END,

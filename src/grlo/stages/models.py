@@ -17,8 +17,8 @@ from grlo.engines import ENGINES
 from grlo.engines.hf import HFEngineSettings
 from grlo.errors import MissingExtraError, ModelError
 from grlo.interfaces import BuildContext, RolloutEngine
-from grlo.layers import use_fast_layers
 from grlo.model_shape import ModelShape, shape_from_config
+from grlo.modeling.layers import use_fast_layers
 from grlo.registry import resolve
 from grlo.rollout import ChatRenderer, check_compatible
 from grlo.rundir import RunDir

@@ -17,9 +17,9 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from grlo.adapters import class_name, plain_model
 from grlo.errors import CheckpointError, LostRankError
 from grlo.model_shape import ModelShape, shape_from_config
+from grlo.modeling.adapters import class_name, plain_model
 from grlo.peak import measure_peak
 from grlo.prompts.manifests import data_records, in_words
 from grlo.rewards import single_rewards

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
-from grlo.adapters import merged_weights, plain_model
 from grlo.errors import CheckpointError
-from grlo.passes import is_sharded
+from grlo.modeling.adapters import merged_weights, plain_model
+from grlo.modeling.passes import is_sharded
 from grlo.rollout import ChatRenderer
 from grlo.rundir import PARTIAL, list_checkpoints
 from grlo.training.optimizer_files import FILE, read_states, write_states

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from grlo.adapters import merged_weights, whole_tensor
 from grlo.batch import (
     AnnotatedBatch,
     Batch,
@@ -27,6 +26,7 @@ from grlo.batch import (
 )
 from grlo.errors import NonFiniteError
 from grlo.interfaces import ActorCritic, Algorithm, Progress, silent
+from grlo.modeling.adapters import merged_weights, whole_tensor
 from grlo.offload import Offload
 from grlo.seeding import derive_seed
 from grlo.settings import Recipe

@@ -17,20 +17,20 @@ from transformers import (
     PreTrainedModel,
 )
 
-from grlo import packed
-from grlo.adapters import plain_model
 from grlo.batch import TokenBatch, shared_prompt_lengths
-from grlo.compiled_layers import compile_layers
 from grlo.errors import MissingExtraError, ModelError
-from grlo.layers import use_fast_layers
-from grlo.passes import whole_pass
+from grlo.modeling import packed
+from grlo.modeling.adapters import plain_model
+from grlo.modeling.compiled_layers import compile_layers
+from grlo.modeling.layers import use_fast_layers
+from grlo.modeling.passes import whole_pass
 from grlo.settings import CriticSettings, LoraSettings, ModelSettings
 from grlo.training.output_head import EntropyMode, head_logprobs
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 _aten = torch.ops.aten
-# Products of `grlo.products`, where torch is built with them.
+# Products of `grlo.modeling.products`, where torch is built with them.
 _linear_pointwise = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 _EXPENSIVE = (
     _aten.mm.default,

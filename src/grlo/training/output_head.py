@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from grlo.products import outer, product
+from grlo.modeling.products import outer, product
 from grlo.work_sizes import chunk_rows
 
 EntropyMode = Literal["none", "detached", "gradient"]

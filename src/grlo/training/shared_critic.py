@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from grlo.batch import TokenBatch
 from grlo.errors import CheckpointError
-from grlo.passes import whole_pass
+from grlo.modeling.passes import whole_pass
 from grlo.training.models import (
     EntropyMode,
     hidden_before_responses,

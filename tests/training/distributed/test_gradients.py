@@ -12,10 +12,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from grlo.adapters import whole_tensor
 from grlo.algorithms.grpo import GRPO
 from grlo.algorithms.ppo import PPO
 from grlo.batch import Batch, TrainBatch, take_rows
+from grlo.modeling.adapters import whole_tensor
 from grlo.settings import LoraSettings, Recipe
 from grlo.training import learner as learner_module
 from grlo.training.distributed.ranks import Ranks

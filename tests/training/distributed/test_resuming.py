@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from grlo.adapters import whole_tensor
 from grlo.algorithms.ppo import PPO
 from grlo.errors import CheckpointError
+from grlo.modeling.adapters import whole_tensor
 from grlo.rollout import ChatRenderer
 from grlo.settings import LoraSettings, Recipe
 from grlo.training import checkpoint

@@ -2,7 +2,7 @@
 
 Zhao et al. 2023 (arXiv 2304.11277), in the form of `torch.distributed.fsdp.fully_shard`. Each layer
 is gathered when a pass comes to it and let go of behind it; what belongs to no layer (embeddings,
-last norm, output head) for as long as `grlo.passes.whole_pass` runs.
+last norm, output head) for as long as `grlo.modeling.passes.whole_pass` runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.distributed.fsdp import (
 from transformers import PreTrainedModel
 
 from grlo.errors import ModelError
-from grlo.passes import RUN_PASS
+from grlo.modeling.passes import RUN_PASS
 from grlo.training.distributed.ranks import Ranks
 
 Result = TypeVar("Result")

@@ -13,11 +13,11 @@ from torch._dynamo.utils import counters
 from transformers import PreTrainedModel
 
 from allocations import allocations
-from grlo import packed
 from grlo.activation_estimates import saved_bytes
-from grlo.compiled_layers import compile_layers
-from grlo.layers import use_fast_layers
 from grlo.model_shape import shape_from_config
+from grlo.modeling import packed
+from grlo.modeling.compiled_layers import compile_layers
+from grlo.modeling.layers import use_fast_layers
 from grlo.settings import ModelSettings
 from grlo.training.models import recompute_activations
 from tiny_policies import CLASSES, VOCAB, needs_compiler, tiny

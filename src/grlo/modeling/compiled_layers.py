@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from grlo.packed import Packing
+from grlo.modeling.packed import Packing
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 

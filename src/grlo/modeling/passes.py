@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from grlo.adapters import merged_weights, plain_model
-from grlo.layers import use_fast_layers
+from grlo.modeling.adapters import merged_weights, plain_model
+from grlo.modeling.layers import use_fast_layers
 
 Result = TypeVar("Result")
 

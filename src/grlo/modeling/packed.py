@@ -6,8 +6,8 @@ run on this packed sequence; attention alone sees rows: queries, keys and values
 padded [rows, longest] grid, attended causally, and gathered again. Gradients of shared tokens add
 up in the spreading step, so that results equal those of separate rows. In float32 on a CPU, and in
 bfloat16 and float16 on a GPU, there is no padding in the attention either
-(`grlo.shared_prefix_attention`): a grid of whole rows stands for keys and values of a reward
-model's last layer only.
+(`grlo.modeling.shared_prefix_attention`): a grid of whole rows stands for keys and values of a
+reward model's last layer only.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from grlo import shared_prefix_attention
-from grlo.attention_parts import Division, divide
 from grlo.errors import ModelError
+from grlo.modeling import shared_prefix_attention
+from grlo.modeling.attention_parts import Division, divide
 
 ATTENTION = "grlo_packed"
 """Name under which transformers finds the attention function below."""
@@ -98,7 +98,7 @@ def packed_hidden_states(trunk: nn.Module, packing: Packing) -> Tensor:
     """The trunk's last hidden states of the packed tokens, [N, D].
 
     Of tokens that are read alone, [B, D], where the trunk's last layer is one of
-    `grlo.last_layer`.
+    `grlo.modeling.last_layer`.
 
     Args:
         trunk: Decoder loaded with `attn_implementation=ATTENTION`.
@@ -138,7 +138,7 @@ def require_support(model: PreTrainedModel, path: str) -> None:
         )
 
 
-@torch.compiler.disable  # Where layers are compiled (`grlo.compiled_layers`), around it.
+@torch.compiler.disable  # Where layers are compiled (`grlo.modeling.compiled_layers`), around it.
 def _packed_attention(
     module: nn.Module,
     query: Tensor,

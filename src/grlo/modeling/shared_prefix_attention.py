@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
 
-from grlo.attention_parts import Division, Part, divide
-from grlo.flash_kernels import (
+from grlo.modeling.attention_parts import Division, Part, divide
+from grlo.modeling.flash_kernels import (
     CPUKernel,
     CUDAKernel,
     FlashKernel,

@@ -13,12 +13,12 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
-from grlo import attention_parts, packed
-from grlo import shared_prefix_attention as module
-from grlo.attention_parts import LONG, Bounds, Cells, Division, Part
-from grlo.flash_kernels import Attended, CPUKernel, CUDAKernel, FlashKernel, States
+from grlo.modeling import attention_parts, packed
+from grlo.modeling import shared_prefix_attention as module
+from grlo.modeling.attention_parts import LONG, Bounds, Cells, Division, Part
+from grlo.modeling.flash_kernels import Attended, CPUKernel, CUDAKernel, FlashKernel, States
+from grlo.modeling.shared_prefix_attention import kernel_for, shared_prefix_attention
 from grlo.settings import ModelSettings
-from grlo.shared_prefix_attention import kernel_for, shared_prefix_attention
 from grlo.training.models import recompute_activations
 from tiny_policies import tiny
 

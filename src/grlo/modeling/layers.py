@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from grlo.products import use_fast_products
+from grlo.modeling.products import use_fast_products
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -18,7 +18,7 @@ _RMS_NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm", 
 
 
 def use_fast_layers(model: AnyModule) -> AnyModule:
-    """Lets linear layers and norms of a model compute as this module and `grlo.products` do.
+    """Lets linear layers and norms of a model compute as this module and `products` beside it do.
 
     Weights, names and types stay what they are; on other devices, in other types and where they are
     compiled layers compute as before.

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from grlo.packed import Packing
+from grlo.modeling.packed import Packing
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 

@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from grlo.attention_parts import Part
+from grlo.modeling.attention_parts import Part
 
 States = tuple[Tensor, Tensor, Tensor]
 """Queries [R, C, H, D], keys and values [R, C', H', D], H' a divisor of H; or their gradients."""

@@ -20,8 +20,8 @@ from transformers import (
     Qwen3ForSequenceClassification,
 )
 
-from grlo import packed
-from grlo.last_layer import read_few_tokens, reads_few_tokens
+from grlo.modeling import packed
+from grlo.modeling.last_layer import read_few_tokens, reads_few_tokens
 from grlo.sequence_scores import forward_scores
 
 CLASSES: dict[str, tuple[Any, Any]] = {

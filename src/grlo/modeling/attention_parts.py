@@ -125,7 +125,7 @@ class _Prefix:
 def divide(
     lengths: Sequence[int], shared: Sequence[int], index_BT: Tensor, *, device: str | torch.device
 ) -> Division:
-    """Divides the attention of rows that were packed by `grlo.packed.pack`.
+    """Divides the attention of rows that were packed by `grlo.modeling.packed.pack`.
 
     Args:
         lengths: Tokens of each row.

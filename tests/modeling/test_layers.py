@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
-from grlo.layers import FastRMSNorm, use_fast_layers
+from grlo.modeling.layers import FastRMSNorm, use_fast_layers
 
 SIZES = {
     "hidden_size": 32,

@@ -1,0 +1,1 @@
+"""How models are computed: packed rows, attention, layers, products."""
