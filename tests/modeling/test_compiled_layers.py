@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,13 @@ from transformers import PreTrainedModel
 
 from allocations import allocations
 from grlo.activation_estimates import saved_bytes
+from grlo.interfaces import BuildContext
 from grlo.model_shape import shape_from_config
 from grlo.modeling import packed
 from grlo.modeling.compiled_layers import compile_layers
 from grlo.modeling.layers import use_fast_layers
+from grlo.rewards.reward_model import RewardModelSettings
+from grlo.sequence_scores import score_sequences
 from grlo.settings import ModelSettings
 from grlo.training.models import recompute_activations
 from tiny_policies import CLASSES, VOCAB, needs_compiler, tiny
@@ -123,3 +127,25 @@ def test_no_more_is_kept_than_is_estimated(checkpointing: bool) -> None:
 def test_what_does_not_go_together_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ModelSettings(model="x", compile=True, **options)
+
+
+def test_a_model_without_layers_that_can_be_compiled_is_told_of() -> None:
+    with pytest.warns(UserWarning, match=r"Linear has none of the layers.*runs as without"):
+        compile_layers(torch.nn.Linear(2, 2))
+
+
+@needs_compiler
+@pytest.mark.long
+def test_a_reward_model_compiles_all_layers_but_the_one_for_read_tokens(
+    reward_model_path: Path,
+) -> None:
+    rows = [tuple(row) for row in some_rows(9, 14, 22, 30)]
+    rows = [tuple(token % 20 + 1 for token in row) for row in rows]
+    scores = []
+    for compiles in (False, True):
+        settings = RewardModelSettings(str(reward_model_path), template="plain", compile=compiles)
+        model = settings.build(context=BuildContext(device="cpu", seed=0))._model
+        counters.clear()
+        scores.append(score_sequences(model, rows, tokens_per_batch=300))
+        assert bool(counters["stats"]["unique_graphs"]) == compiles
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)

@@ -177,10 +177,7 @@ class RowCache(DecodeCache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Writes the newest column and returns the columns that are read."""
-        n = len(key_states)
-        keys, values = (stored[:n] for stored in self._layer(layer_idx, key_states, value_states))
-        keys.index_copy_(2, self._newest, key_states)
-        values.index_copy_(2, self._newest, value_states)
+        keys, values = self._written(key_states, value_states, layer_idx)
         return keys[:, :, self._first : self._stop], values[:, :, self._first : self._stop]
 
     def close_gaps(self, target: Tensor, source: Tensor, *, num_rows: int) -> None:
@@ -193,6 +190,13 @@ class RowCache(DecodeCache):
         for gap, mover in zip(target.tolist(), source.tolist(), strict=True):
             self._starts[gap] = self._starts[mover]
         del self._starts[num_rows:]
+
+    def _written(self, key: Tensor, value: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """All columns of the rows, the newest with what is given."""
+        keys, values = (stored[: len(key)] for stored in self._layer(layer_idx, key, value))
+        keys.index_copy_(2, self._newest, key)
+        values.index_copy_(2, self._newest, value)
+        return keys, values
 
     def _layer(self, layer_idx: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         if layer_idx == len(self._layers):

@@ -95,11 +95,7 @@ class FlashCache(RowCache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Writes the newest column and returns all columns."""
-        n = len(key_states)
-        keys, values = (stored[:n] for stored in self._layer(layer_idx, key_states, value_states))
-        keys.index_copy_(2, self._newest, key_states)
-        values.index_copy_(2, self._newest, value_states)
-        return keys, values
+        return self._written(key_states, value_states, layer_idx)
 
     def close_gaps(self, target: Tensor, source: Tensor, *, num_rows: int) -> None:
         """See `DecodeCache`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from typing import Any, TypeVar
 
 import torch
@@ -31,13 +32,19 @@ def compile_layers(model: AnyModel) -> AnyModel:
     Norms, rotary positions, gated activations and residuals become few kernels around products and
     attention. Lengths are symbols: another number of tokens compiles nothing anew. Another model,
     training and reading without gradients do, once for all layers. Weights and names stay what
-    they are; layers of other kinds run as before.
+    they are. Layers of other kinds run as before; where there are no others, a warning says so.
     """
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = max(limit, _MOST_VERSIONS)
-    for module in model.modules():
-        if type(module).__name__ in _LAYERS:
-            module.__class__ = _compiled(type(module))
+    layers = [module for module in model.modules() if type(module).__name__ in _LAYERS]
+    if not layers:
+        warnings.warn(
+            f"{type(model).__name__} has none of the layers that can be compiled "
+            f"({', '.join(sorted(_LAYERS))}): it runs as without `compile`.",
+            stacklevel=2,
+        )
+    for layer in layers:
+        layer.__class__ = _compiled(type(layer))
     return model
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from grlo.algorithms.grpo import GRPO
@@ -165,7 +166,9 @@ def test_compiled_layers_train_as_plain_ones_do(policy_path):
     algorithm = GRPO(kl_coefficient=0.1)
     expected = train(make_recipe(policy_path, algorithm, **options))
     recipe = make_recipe(policy_path, algorithm, model={"compile": True}, **options)
+    counters.clear()
     require_equal(train(recipe), expected)
+    assert counters["stats"]["unique_graphs"]
     for sharding in SHARDINGS:
         one, two = on_ranks(lambda ranks: train(recipe, ranks, sharding))  # noqa: B023
         require_equal(one, expected)
