@@ -18,8 +18,9 @@ needs_onednn = pytest.mark.skipif(
 
 @pytest.fixture
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """oneDNN whatever the processor is."""
+    """oneDNN whatever the processor is, for all products but those of nothing."""
     monkeypatch.setattr(products, "uses_onednn", lambda: True)
+    monkeypatch.setattr(products, "_SMALL", 1)
 
 
 def pair(bias: bool) -> tuple[nn.Linear, nn.Linear]:
@@ -54,6 +55,27 @@ def test_outputs_and_gradients_are_those_of_a_float64_layer(
     assert len(actual) == len(expected) == 3 + bias
     for ours, theirs in zip(actual, expected, strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
+
+
+@needs_onednn
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_products_too_small_to_gain_anything_are_left_to_the_blas(
+    is_trained: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, fast = pair(bias=True)
+    left: list[int] = []
+
+    def linear(x: Tensor, *others: Tensor | None) -> Tensor:
+        left.append(len(x))
+        return torch.nn.functional.linear(x, *others)
+
+    monkeypatch.setattr(products, "linear", linear)
+    monkeypatch.setattr(products, "_SMALL", 4 * 24 * 40)
+    with torch.set_grad_enabled(is_trained):
+        few, more = fast(torch.ones(3, 24)), fast(torch.ones(4, 24))
+    assert left == [3]
+    torch.testing.assert_close(few, more[:3])
 
 
 @needs_onednn

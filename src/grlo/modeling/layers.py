@@ -41,6 +41,8 @@ class FastRMSNorm(nn.Module):
         is_elsewhere = hidden_states.device.type != "cpu" or torch.compiler.is_compiling()
         if not is_float32 or is_elsewhere:
             return super().forward(hidden_states)
+        if not torch.is_grad_enabled():
+            return _rms_norm(hidden_states, self.weight, self.variance_epsilon)[0]
         return _RMSNorm.apply(  # pyright: ignore[reportReturnType]
             hidden_states, self.weight, self.variance_epsilon
         )
@@ -51,17 +53,22 @@ def _with_fast_forward(kind: type[nn.Module]) -> type[nn.Module]:
     return type(f"Fast{kind.__name__}", (FastRMSNorm, kind), {})
 
 
+def _rms_norm(x: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """y = w r x and r = 1 / sqrt(mean(x^2) + eps), over the last dimension."""
+    square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1])
+    r = square.add_(eps).rsqrt_()
+    return (x * r).mul_(weight_D), r
+
+
 class _RMSNorm(torch.autograd.Function):
     """With r = 1 / sqrt(mean(x^2) + eps), y = w r x and g = dL/dy, over the last dimension D:
     dL/dx = r w g - r^3 x sum(w g x) / D and dL/dw = sum(r g x)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-        size = x.shape[-1]
-        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(size)
-        r = square.add_(eps).rsqrt_()
+        y, r = _rms_norm(x, weight_D, eps)
         ctx.save_for_backward(x, weight_D, r)
-        return (x * r).mul_(weight_D)
+        return y
 
     @staticmethod
     @once_differentiable
