@@ -11,6 +11,8 @@ Random models in the shapes of Qwen3-4B (policy) and Llama-3.1-8B (reward model)
 - scoring: the reward model, in this package's batches and in plain ones
 - learning: annotation and update, with and without packing, shared prompts and gradient
   checkpointing, and by transformers alone; weights to the engine
+- published: the published recipe's models together, in every phase of a step, and what the memory
+  plan estimates
 - sharding: a learner of a billion weights, whole and in the shards of FSDP2, on the same GPU
 - vllm: generation by vLLM, where it is installed
 
@@ -46,6 +48,7 @@ SECTIONS = {
     "generation": ("generation", "run", 170),
     "scoring": ("scoring", "run", 110),
     "learning": ("learning", "run", 200),
+    "published": ("published", "run", 150),
     "sharding": ("sharding", "run", 90),
     "vllm": ("generation", "run_vllm", 180),
 }
@@ -80,6 +83,7 @@ def main() -> None:
             rows += run_section(section, options, Path(folder), deadline)
         found = summarize(options, rows)
     print_ratios(rows)
+    print_fit(rows)
     print_projection(found)
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -239,6 +243,25 @@ def print_ratios(rows: Sequence[Row]) -> None:
                     print(f"{ratio:6.2f}  {one} : {other} ({row['rows']} rows)")
 
 
+def print_fit(rows: Sequence[Row]) -> None:
+    """Whether the published recipe's models are on one device together."""
+    print("\nthe published recipe's models together, GiB")
+    for row in rows:
+        if row["section"] != "published":
+            continue
+        if "device_gib" in row:
+            away = ", ".join(row["offload"]) or "nothing"
+            print(
+                f"planned for {row['device_gib']:.0f}: micro-batches of "
+                f"{row['micro_batch_tokens']:,} tokens, {away} in the CPU's memory, at most "
+                f"{row['estimated_gib']:.0f}{'' if row['fits'] else ': TOO MUCH'}"
+            )
+        elif "peak_gib" in row:
+            print(f"{row['name']:54} {row['peak_gib']:.0f}, estimated {row['estimated_gib']:.0f}")
+        elif reason := next((row[key] for key in FAILURES if key in row), None):
+            print(f"{row['name']:54} {reason}")
+
+
 def print_projection(found: Row) -> None:
     lengths = list(found["device_hours"])
     print(
@@ -250,10 +273,7 @@ def print_projection(found: Row) -> None:
         values = [found["device_hours"][length][phase] for length in lengths]
         told = "".join(f"{'-' if value is None else f'{value:.3g}':>12}" for value in values)
         print(f"{phase:18}{told}")
-    print(
-        "policy and critic with all their parameters take 175 GB, more than one H200 has:\n"
-        "these are hours of work, whichever way it is spread; '-' was not measured"
-    )
+    print("'-' was not measured")
 
 
 if __name__ == "__main__":

@@ -48,8 +48,9 @@ class Schedule:
 def project(schedule: Schedule, rows: Sequence[Row], *, length: int) -> dict[str, float | None]:
     """Hours of one device for each phase; None where a measurement is missing.
 
-    `floor` is everything at the ceilings: products at the measured peak, decoding at the greater of
-    that and of reading weights and keys and values once a step at the bandwidth of a copy.
+    `critic-free` is the total without the critic's passes. `floor` is everything at the ceilings:
+    products at the measured peak, decoding at the greater of that and of reading weights and keys
+    and values once a step at the bandwidth of a copy.
     """
     measured = {row["name"]: row for row in rows if "error" not in row}
     peak = measured.get("bf16 product", {}).get("flop_per_second")
@@ -71,7 +72,11 @@ def project(schedule: Schedule, rows: Sequence[Row], *, length: int) -> dict[str
         "sync": None if sync is None else sync * schedule.num_steps,
     }
     known = [value for value in seconds.values() if value is not None]
-    seconds["total"] = sum(known) if len(known) == len(seconds) else None
+    total = sum(known) if len(known) == len(seconds) else None
+    seconds["total"], seconds["critic-free"] = total, None
+    if total is not None and forward is not None and trained is not None:
+        of_critic = critic.forward().flops / forward + critic.trained().flops / trained
+        seconds["critic-free"] = total - of_critic
     seconds["generate by vllm"] = _decoding(schedule, rows, "vllm", length)
     work = reward.forward().flops + annotate + update
     floor = _decoding_floor(schedule, measured, rows, length)

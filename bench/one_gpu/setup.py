@@ -94,6 +94,11 @@ class Setup:
         return 8 if self.tiny else 128
 
     @property
+    def longest_prompt(self) -> int:
+        """Tokens that a prompt of the published schedule may have."""
+        return 16 if self.tiny else 1024
+
+    @property
     def limit(self) -> int:
         """Most tokens of an answer (`sampling.max_tokens` of the recipe)."""
         return 48 if self.tiny else 3072

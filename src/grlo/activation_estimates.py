@@ -33,7 +33,7 @@ def backward_bytes(
 
     What is kept; one layer that is computed again under gradient checkpointing; the gradients that
     are on their way, of hidden states and of the MLP's or attention's states; and the weights as
-    autocast has converted them: all of them, but for one layer where it is computed again.
+    autocast has converted them: all of them, but those of one layer where it is computed again.
     """
     size, stream = DTYPE_BYTES[settings.compute_dtype], _stream_bytes(settings)
     saved = saved_bytes(shape, settings, num_tokens=num_tokens, num_cells=num_cells)
@@ -50,28 +50,31 @@ def backward_bytes(
     again = _layer_bytes(shape, settings, num_tokens=num_tokens, num_cells=num_cells)
     if settings.gradient_checkpointing == "selective":  # Part of a layer is there already.
         again -= _shared_bytes(shape, settings, num_tokens=num_tokens, num_cells=num_cells)
-    at_layer = inputs + again + moving + copies // shape.num_layers
-    return max(saved + copies, at_layer)
+    of_layer = copies // shape.num_layers
+    return max(saved, inputs + again + moving) + of_layer
 
 
 def forward_bytes(
     shape: ModelShape, settings: ModelSettings, *, num_tokens: int, num_cells: int
 ) -> int:
-    """The most that a pass without gradients holds besides weights: one layer at work, and the
+    """The most that a pass without gradients holds besides weights: one layer at work, and its
     weights as autocast has converted them.
 
-    Either its attention (two hidden states; queries, keys and values before and after they are
-    spread to the grid, with the output there and gathered again) or its MLP (two hidden states
-    and three inner vectors).
+    The layer has its input, and the model what it began with. Then either its attention (queries,
+    keys and values before and after they are spread to the grid, with the output there and
+    gathered again; or queries while they are rotated, in three float parts) or its MLP (two hidden
+    states more and three inner vectors).
     """
     stream, size = _stream_bytes(settings), DTYPE_BYTES[settings.compute_dtype]
     queries, keys = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-    hidden = 2 * shape.hidden_size * stream
-    attention = num_tokens * (hidden + (2 * queries + 2 * keys) * stream)
-    attention += num_cells * (2 * queries + 2 * keys) * stream
+    hidden = shape.hidden_size * stream
+    states = 2 * queries + 2 * keys
+    spread = num_tokens * (2 * hidden + states * stream) + num_cells * states * size
+    rotated = queries * (2 * size + 3 * stream) + 2 * keys * size + 2 * shape.head_dim * stream
+    attention = max(spread, num_tokens * (2 * hidden + rotated))
     inner = shape.intermediate_size * shape.experts_per_token
-    mlp = num_tokens * (hidden + 3 * inner * size)
-    return max(attention, mlp) + _autocast_bytes(shape, settings)
+    mlp = num_tokens * (4 * hidden + 3 * inner * size)
+    return max(attention, mlp) + _autocast_bytes(shape, settings) // shape.num_layers
 
 
 def _layer_bytes(

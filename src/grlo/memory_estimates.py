@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from grlo.activation_estimates import backward_bytes, forward_bytes
 from grlo.model_shape import DTYPE_BYTES, ModelShape, lora_parameters
-from grlo.settings import Dtype, LoraSettings, OptimizerSettings, Recipe
+from grlo.settings import Dtype, LoraSettings, ModelSettings, OptimizerSettings, Recipe
 from grlo.work_sizes import GRADIENT_BUCKET_ELEMENTS, SCORED_TOKENS, chunk_rows
 
 Phase = Literal[
@@ -62,8 +62,8 @@ def estimate_memory(
     all weights, gradients and optimizer states, and in passes what is gathered for them.
 
     Weights and states are exact, activations those of the largest micro-batch that
-    `grlo.batch.pack_groups` makes: a grid of attention with twice as many cells as the budget has
-    tokens.
+    `grlo.batch.pack_groups` makes: where rows attend in a grid, it has twice as many cells as the
+    budget has tokens.
 
     Args:
         recipe: What is to be run; its `training.micro_batch_tokens` is not 0.
@@ -105,12 +105,9 @@ def estimate_memory(
         size = 0 if is_sharded and "reward_model" in offload else size
         items.append(MemoryItem("reward model", phases, size))
         num_tokens = SCORED_TOKENS["cpu" if on_cpu else "cuda"]
-        work = forward_bytes(
-            shape,
-            replace(settings, param_dtype=dtype, compute_dtype=dtype, attention="packed"),
-            num_tokens=num_tokens,
-            num_cells=2 * num_tokens,
-        )
+        typed = replace(settings, param_dtype=dtype, compute_dtype=dtype, attention="packed")
+        num_cells = _num_cells(num_tokens, typed, recipe, keeps_parts=True)
+        work = forward_bytes(shape, typed, num_tokens=num_tokens, num_cells=num_cells)
         items.append(MemoryItem("reward model's layer", ("score",), work))
     num_rows = -(-sampling.prompts_per_step // num_devices) * sampling.samples_per_prompt
     length = recipe.prompts.max_prompt_tokens + sampling.max_tokens
@@ -119,21 +116,37 @@ def estimate_memory(
     # A row that is longer than the budget is a micro-batch all the same.
     num_tokens = min(max(recipe.training.micro_batch_tokens, length), num_rows * length)
     trained = {"policy": policy} if critic is None else {"policy": policy, "critic": critic}
-    num_cells = 2 * num_tokens
-    sizes = {"num_tokens": num_tokens, "num_cells": num_cells}
-    if settings.attention != "packed":  # Padding goes through the linear maps too.
-        sizes["num_tokens"] = num_cells
+    num_cells = _num_cells(num_tokens, settings, recipe)
+    # Without packing, padding goes through the linear maps too.
+    num_mapped = num_tokens if settings.attention == "packed" else num_cells
     for name, shape in trained.items():
         update: Phase = "policy's update" if name == "policy" else "critic's update"
-        size = backward_bytes(shape, settings, **sizes)
+        size = backward_bytes(shape, settings, num_tokens=num_mapped, num_cells=num_cells)
         items.append(MemoryItem(f"{name} activations", (update,), size))
-    # One model after the other.
-    work = max(forward_bytes(shape, settings, **sizes) for shape in trained.values())
+    num_cells = _num_cells(num_tokens, settings, recipe, keeps_parts=True)
+    work = max(  # One model after the other.
+        forward_bytes(shape, settings, num_tokens=num_mapped, num_cells=num_cells)
+        for shape in trained.values()
+    )
     items.append(MemoryItem("layer at work", ("annotate",), work))
     items += _head_items(policy, replace(recipe, policy=settings), num_tokens=num_tokens)
     if num_devices > 1 and not is_sharded:
         items.append(_bucket_item(recipe))
     return tuple(items)
+
+
+def _num_cells(
+    num_tokens: int, settings: ModelSettings, recipe: Recipe, *, keeps_parts: bool = False
+) -> int:
+    """Cells in which tokens attend to each other: themselves, where rows lie end to end, else a
+    grid. `keeps_parts`: what is held of answers and of the prompts that they share counts twice."""
+    is_end_to_end = (
+        settings.attention == "packed"
+        and settings.compute_dtype in ("bfloat16", "float16")
+        and recipe.training.device != "cpu"
+    )
+    has_parts = keeps_parts and recipe.sampling.samples_per_prompt > 1
+    return num_tokens if is_end_to_end and not has_parts else 2 * num_tokens
 
 
 def optimizer_bytes(

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 
+from grlo.memory_plan import ENOUGH_TOKENS
 from grlo.model_shape import ModelShape, forward_flops
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
 
+from one_gpu import published
 from one_gpu.projection import Schedule, project, step_floor
 from one_gpu.record import Record
 from one_gpu.setup import Setup
@@ -95,6 +97,8 @@ def test_models_are_projected_by_their_operations_at_the_measured_rate():
     assert hours["sync"] == pytest.approx(10 * 5 / 3600)
     phases = ("generate", "score", "annotate", "update", "sync")
     assert hours["total"] == pytest.approx(sum(hours[phase] or 0.0 for phase in phases))
+    alone = read(SCHEDULE.critic) / 20 + 3 * read(SCHEDULE.critic) / 10
+    assert hours["critic-free"] == pytest.approx(hours["total"] - alone / 3600)
     assert hours["generate by vllm"] is None
     assert hours["floor"] is None, "the ceilings were not measured"
 
@@ -122,6 +126,16 @@ def test_shapes_are_those_of_the_models_they_stand_for():
     assert setup.shape("critic").head_parameters == 2560
     small = replace(setup, policy_kind="billion")
     assert small.shape("policy").num_parameters == 1_235_814_400, "Llama-3.2-1B"
+
+
+def test_the_published_recipe_is_planned_to_fit_an_h200(monkeypatch):
+    monkeypatch.setattr(Setup, "checkpoint", lambda self: "policy")
+    monkeypatch.setattr(published, "free_bytes", lambda device: 139 * 2**30)
+    plan, recipe = published.planned(Setup(device="cuda", tiny=False, folder=""))
+    assert plan.fits
+    assert plan.micro_batch_tokens >= ENOUGH_TOKENS
+    assert plan.offload == ("reward_model",)
+    assert recipe.training.micro_batch_tokens == plan.micro_batch_tokens
 
 
 def test_a_section_goes_on_after_want_of_memory_and_after_an_error(tmp_path):

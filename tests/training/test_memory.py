@@ -36,6 +36,7 @@ from grlo.training import learner as learner_module
 from grlo.training import sft as sft_module
 from grlo.training.learner import Learner
 from grlo.training.memory import MicroBatches
+from grlo.training.models import hidden_before_responses, load_policy
 from grlo.training.sft import SFTLearner
 from two_places import TwoPlaces
 
@@ -418,6 +419,41 @@ def test_peak_memory_of_learning_grows_with_the_token_budget_and_not_with_the_ba
     for before, rows, tokens in zip(small, many_rows, more_tokens, strict=True):
         assert rows < 1.1 * before
         assert tokens > 1.5 * before
+
+
+@pytest.mark.parametrize("trains", [False, True])
+def test_weights_are_converted_layer_by_layer(tmp_path, trains):
+    """Not all of them are in memory in both types."""
+    config = Qwen3Config(
+        vocab_size=VOCAB,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=8,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+    )
+    Qwen3ForCausalLM(config).save_pretrained(tmp_path)
+    settings = ModelSettings(
+        model=str(tmp_path), compute_dtype="bfloat16", gradient_checkpointing=True
+    )
+    model = load_policy(settings, device="cpu")
+    batch = take_rows(make_batch(), torch.tensor([6, 7]))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+
+    def work() -> None:
+        with torch.set_grad_enabled(trains):
+            hidden = hidden_before_responses(model, batch, compute_dtype=torch.bfloat16)
+        if trains:
+            hidden.float().sum().backward()
+
+    converted = sum(2 * m.weight.numel() for m in model.model.layers.modules() if is_linear(m))
+    assert allocations(work).peak < converted / 2
+
+
+def is_linear(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.Linear)
 
 
 def test_peak_memory_of_scoring_grows_with_the_token_budget_and_not_with_the_batch(

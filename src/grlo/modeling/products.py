@@ -20,7 +20,7 @@ from torch.nn.functional import linear
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 _SMALL = 1_500_000
-"""Multiplications below which oneDNN takes longer to begin (10 to 17 microseconds) than it gains."""
+"""Multiplications below which oneDNN takes longer to begin (17 microseconds) than it gains."""
 
 
 @functools.cache

@@ -269,7 +269,8 @@ def hidden_before_responses(
     Returns:
         [N, D], in the order in which the mask is true.
     """
-    with _autocast(model, compute_dtype):
+    # A layer reads its weights once: converted ones of all layers would be in memory for nothing.
+    with _autocast(model, compute_dtype, keeps_weights=False):
         return _hidden_before_responses(plain_model(model).base_model, batch)
 
 
@@ -297,10 +298,16 @@ def spread(values_N: Tensor, mask_BT: Tensor) -> Tensor:
     return values_BT.masked_scatter(mask_BT, values_N)
 
 
-def _autocast(model: nn.Module, compute_dtype: torch.dtype) -> torch.autocast:
+def _autocast(
+    model: nn.Module, compute_dtype: torch.dtype, *, keeps_weights: bool = True
+) -> torch.autocast:
+    """`keeps_weights`: those that have been converted are, until the end."""
     parameter = next(model.parameters())
     return torch.autocast(
-        parameter.device.type, dtype=compute_dtype, enabled=parameter.dtype != compute_dtype
+        parameter.device.type,
+        dtype=compute_dtype,
+        enabled=parameter.dtype != compute_dtype,
+        cache_enabled=keeps_weights,
     )
 
 
