@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+import flash_reference
 from grlo.engines import decoding
 from grlo.engines.cuda_graphs import Graphs
 from grlo.engines.decode_cache import RowCache
@@ -110,17 +111,14 @@ def attend_to_stretches(
     assert numbers.tolist() == list(range(len(query) + 1))
     assert int(first[-1]) >= int(first[-2])
     assert int(count.max()) <= longest
+    assert int(count.min()) > 0
     assert {x.dtype for x in (numbers, first, count)} == {torch.int32}
-    found = []
-    for row, start, length in zip(query, first.tolist(), count.tolist(), strict=False):
-        assert length > 0
-        keys, values = (
-            x[start : start + length].repeat_interleave(len(row) // x.shape[1], 1)
-            for x in (key, value)
-        )
-        weights = (torch.einsum("hd,khd->hk", row, keys) * scale).softmax(-1)
-        found.append(torch.einsum("hk,khd->hd", weights, values))
-    return torch.stack(found)
+    pairs = zip(first.tolist(), count.tolist(), strict=False)
+    stretches = [
+        (slice(row, row + 1), slice(start, start + length))
+        for row, (start, length) in enumerate(pairs)
+    ]
+    return flash_reference.forward(query, key, value, stretches, is_causal=False, scale=scale)[0]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
+import flash_reference
 from grlo.modeling import attention_parts, packed
 from grlo.modeling import shared_prefix_attention as module
 from grlo.modeling.attention_parts import LONG, Bounds, Cells, Division, Part
@@ -106,64 +107,36 @@ def end_to_end(rows: Rows) -> Division:
 
 
 class EndToEndKernel:
-    """What a GPU's kernel does with stretches end to end, stretch by stretch in float32."""
+    """What a GPU's kernel does with stretches end to end."""
 
     def forward(self, states: States, part: Part, scale: float) -> Attended:
-        output = torch.empty_like(states[0])
-        normalizer = torch.empty(output.shape[:3])
-        for queries, keys in self._stretches(part):
-            _, _, v, scores_HCK = self._scores(states, queries, keys, part)
-            normalizer[0, queries] = (scale * scores_HCK).logsumexp(-1).T
-            weights_HCK = (scale * scores_HCK).softmax(-1)
-            output[0, queries] = (weights_HCK @ v).transpose(0, 1).to(output.dtype)
-        return output, normalizer
+        output, normalizer_NH = flash_reference.forward(
+            *(x[0] for x in states), stretches(part), is_causal=part.is_causal, scale=scale
+        )
+        return output[None], normalizer_NH[None]
 
     def backward(
         self, upstream: Tensor, states: States, whole: Attended, part: Part, scale: float
     ) -> States:
-        """Dao et al. 2022 (arXiv 2205.14135), algorithm 4, without blocks."""
-        found = [torch.zeros_like(x) for x in states]
-        output, normalizer = whole
-        for queries, keys in self._stretches(part):
-            q, k, v, scores_HCK = self._scores(states, queries, keys, part)
-            weights_HCK = (scale * scores_HCK - normalizer[0, queries].T[..., None]).exp()
-            up, out = (x[0, queries].float().transpose(0, 1) for x in (upstream, output))
-            rows_HC1 = (up * out).sum(-1, keepdim=True)
-            slopes_HCK = weights_HCK * (up @ v.transpose(1, 2) - rows_HC1) * scale
-            parts = (
-                slopes_HCK @ k,
-                slopes_HCK.transpose(1, 2) @ q,
-                weights_HCK.transpose(1, 2) @ up,
-            )
-            for whole_x, where, gradient in zip(found, (queries, keys, keys), parts, strict=True):
-                # Of heads that share a key.
-                summed = gradient.unflatten(0, (whole_x.shape[2], -1)).sum(1)
-                whole_x[0, where] = summed.transpose(0, 1).to(whole_x.dtype)
-        return found[0], found[1], found[2]
-
-    def _stretches(self, part: Part) -> list[tuple[slice, slice]]:
-        return list(zip(self._slices(part.queries), self._slices(part.keys), strict=True))
-
-    def _slices(self, cells: Cells) -> list[slice]:
-        assert cells.bounds is not None
-        starts_S = cells.bounds.starts_S
-        assert starts_S.dtype == torch.int32
-        assert cells.bounds.longest == int(starts_S.diff().max())
-        return [slice(*pair) for pair in pairwise(starts_S.tolist())]
-
-    def _scores(
-        self, states: States, queries: slice, keys: slice, part: Part
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Queries, keys and values, a head of each to every head, and their products."""
-        q, k, v = (
-            x[0, where].float().transpose(0, 1)
-            for x, where in zip(states, (queries, keys, keys), strict=True)
+        query, key, value = flash_reference.backward(
+            *(x[0] for x in (upstream, *states, *whole)),
+            stretches(part),
+            is_causal=part.is_causal,
+            scale=scale,
         )
-        k, v = (x.repeat_interleave(len(q) // len(x), 0) for x in (k, v))
-        scores_HCK = q @ k.transpose(1, 2)
-        if part.is_causal:
-            scores_HCK += torch.full(scores_HCK.shape[1:], -torch.inf).triu(1)
-        return q, k, v, scores_HCK
+        return query[None], key[None], value[None]
+
+
+def stretches(part: Part) -> list[tuple[slice, slice]]:
+    return list(zip(_slices(part.queries), _slices(part.keys), strict=True))
+
+
+def _slices(cells: Cells) -> list[slice]:
+    assert cells.bounds is not None
+    starts_S = cells.bounds.starts_S
+    assert starts_S.dtype == torch.int32
+    assert cells.bounds.longest == int(starts_S.diff().max())
+    return [slice(*pair) for pair in pairwise(starts_S.tolist())]
 
 
 KINDS: dict[str, tuple[Callable[[Rows], Division], FlashKernel]] = {
@@ -417,7 +390,9 @@ def test_a_gpu_computes_rows_by_themselves(name: str, head_size: int) -> None:
     for one, other in zip(ours, theirs, strict=True):
         assert one.grad is not None
         assert other.grad is not None
-        assert (one.grad - other.grad).norm() < limit * other.grad.norm()
+        # The query of a single token has no gradient but rounding.
+        bound = limit * other.grad.norm() + 1e-4 * upstream.norm()
+        assert (one.grad - other.grad).norm() <= bound
 
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -439,9 +414,15 @@ def untried() -> Iterator[None]:
     module._will_do.cache_clear()
 
 
-@pytest.mark.parametrize("other", [_without_normalizer, _refuse])
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (_without_normalizer, "its numbers are others"),
+        (_refuse, "RuntimeError: Expected query, key and value of as many heads"),
+    ],
+)
 def test_a_kernel_that_does_something_else_is_not_used(
-    monkeypatch: pytest.MonkeyPatch, other: object, untried: None
+    monkeypatch: pytest.MonkeyPatch, other: object, reason: str, untried: None
 ) -> None:
     """The kernel is private to torch: another version's may differ."""
     query = torch.zeros(1, 1, 8)
@@ -449,7 +430,7 @@ def test_a_kernel_that_does_something_else_is_not_used(
     assert not kernel_for(query.to(torch.bfloat16))
     monkeypatch.setattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", other)
     module._will_do.cache_clear()
-    with pytest.warns(UserWarning, match="rows are padded for their attention"):
+    with pytest.warns(UserWarning, match=rf"rows are padded for their attention.*\({reason}"):
         assert not kernel_for(query)
 
 

@@ -205,17 +205,18 @@ def is_close(found: Tensor, expected: Tensor) -> bool:
 
 
 def passes(trial: Callable[[], bool], lacks: str) -> bool:
-    """Whether a trial of a kernel succeeds; if not, a warning says what torch lacks."""
+    """Whether a trial of a kernel succeeds; if not, a warning says what torch lacks, and why."""
     # Modes of this thread (autocast, recomputation that counts operators) are not to see it.
     with ThreadPoolExecutor(1) as thread:
         try:
-            will_do = thread.submit(trial).result()
-        except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError):
-            will_do = False
-    if not will_do:
+            problem = "" if thread.submit(trial).result() else "its numbers are others"
+        except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+            lines = str(error).splitlines()
+            problem = f"{type(error).__name__}: {lines[0] if lines else 'without a message'}"
+    if problem:
         warnings.warn(
             f"torch {torch.__version__} has no flash attention that {lacks}, which costs time and "
-            "memory.",
+            f"memory ({problem}).",
             stacklevel=3,
         )
-    return will_do
+    return not problem
