@@ -47,6 +47,8 @@ WAYS = {
         "policy.param_dtype=bfloat16",
     ],
 }
+CONTEXT = 2
+"""Of the GiB that a device is sold as GB, those that drivers and libraries hold."""
 ROWS = 32
 """Answers that are at least drawn together."""
 SHORT = {"reward_model": "RM", "reference": "ref", "optimizer": "opt", "critic": "critic"}
@@ -68,7 +70,7 @@ def planned(way: str, policy: ModelShape, *, num_devices: int, gigabytes: int) -
         policy=policy,
         critic=policy if recipe.algorithm.needs_critic else None,  # type: ignore[attr-defined]
         rewards=[(REWARD, None)],
-        device_bytes=gigabytes * 10**9,
+        device_bytes=(gigabytes - CONTEXT) * 2**30,
         num_devices=num_devices,
     )
 
