@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from grlo.memory_plan import MemoryPlan, plan_memory
+from grlo.memory.plan import MemoryPlan, plan_memory
 from grlo.model_shape import ModelShape
 from grlo.recipe import load_recipe
 

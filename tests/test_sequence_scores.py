@@ -15,8 +15,8 @@ from transformers import (
 )
 
 from grlo import sequence_scores
-from grlo.device_memory import TokenBudget
 from grlo.errors import DeviceMemoryError
+from grlo.memory.shortage import TokenBudget
 from grlo.modeling import packed
 from grlo.sequence_scores import forward_scores, load_sequence_scorer, score_sequences
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from grlo.offload import HostMemory
+from grlo.memory.offload import HostMemory
 
 
 class TwoPlaces:
-    """Watches `grlo.offload` while a test runs; to move a tensor to the device copies it."""
+    """Watches `grlo.memory.offload` while a test runs; to move a tensor to the device copies it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._away: set[int] = set()

@@ -15,9 +15,9 @@ from grlo.algorithms.ppo import PPO
 from grlo.batch import AnnotatedBatch, collate
 from grlo.engines.hf import HFEngineSettings
 from grlo.interfaces import BuildContext
-from grlo.memory_estimates import Phase, phase_bytes
-from grlo.memory_plan import MemoryPlan, plan_memory
-from grlo.offload import Offload
+from grlo.memory.estimates import Phase, phase_bytes
+from grlo.memory.offload import Offload
+from grlo.memory.plan import MemoryPlan, plan_memory
 from grlo.sequence_scores import score_sequences
 from grlo.settings import PromptSettings, Recipe
 from grlo.stages.memory import free_bytes

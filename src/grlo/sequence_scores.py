@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from grlo.batch import pack_shared
-from grlo.device_memory import TokenBudget, lacks_memory
 from grlo.errors import DeviceMemoryError, ModelError
 from grlo.inference import evaluating
 from grlo.interfaces import Progress, silent
+from grlo.memory.shortage import TokenBudget, lacks_memory
 from grlo.modeling import packed
 from grlo.modeling.last_layer import read_few_tokens, reads_few_tokens
 from grlo.modeling.layers import use_fast_layers

@@ -210,7 +210,7 @@ class TrainingSettings:
     """Passes over the rollouts of a step."""
     micro_batch_tokens: int = 16384
     """Tokens in one forward and backward pass; changes memory, not gradients. 0 chooses by the
-    memory that the device has (`grlo.memory_plan`), and adds to `offload` what has to be. Where
+    memory that the device has (`grlo.memory.plan`), and adds to `offload` what has to be. Where
     memory runs out all the same, it is halved for the rest of the run."""
     offload: tuple[Offload, ...] = ()
     """What is kept in the CPU's memory while it is not at work: states of the `optimizer` but for
@@ -221,7 +221,7 @@ class TrainingSettings:
     sharding: Sharding = "auto"
     """What several devices (`grlo train --devices`) have of the models. `ddp`: each all weights,
     and gradients are added up; `fsdp`: each a part of all weights, gradients and optimizer states;
-    `auto`: `ddp` with adapters, on CPUs, and where the plan (`grlo.memory_plan`) has room for it.
+    `auto`: `ddp` with adapters, on CPUs, and where the plan (`grlo.memory.plan`) has room for it.
     It says nothing of what is trained: a run may go on with another, and on other devices."""
     device: str = "auto"
     """`auto` is `cuda` when there is one, else `cpu`."""

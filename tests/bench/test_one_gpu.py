@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from grlo.memory_plan import ENOUGH_TOKENS
+from grlo.memory.plan import ENOUGH_TOKENS
 from grlo.model_shape import ModelShape, forward_flops
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))

@@ -14,8 +14,8 @@ from torch._dynamo.utils import counters
 from transformers import PreTrainedModel
 
 from allocations import allocations
-from grlo.activation_estimates import saved_bytes
 from grlo.interfaces import BuildContext
+from grlo.memory.activations import saved_bytes
 from grlo.model_shape import shape_from_config
 from grlo.modeling import packed
 from grlo.modeling.compiled_layers import compile_layers

@@ -15,7 +15,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from grlo.algorithms.ppo import PPO
 from grlo.batch import Batch
 from grlo.errors import CheckpointError, MissingExtraError
-from grlo.memory_estimates import optimizer_bytes
+from grlo.memory.estimates import optimizer_bytes
 from grlo.model_shape import shape_from_config
 from grlo.rollout import ChatRenderer
 from grlo.settings import (

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from grlo.device_memory import lacks_memory
 from grlo.engines.cuda_graphs import Graphs
 from grlo.engines.decoding import Decode, Decoding, Job, make_jobs
 from grlo.errors import DeviceMemoryError, EngineError
 from grlo.inference import evaluating, is_same_device
 from grlo.interfaces import BuildContext, OnCompletion, Progress, ignore, silent
+from grlo.memory.shortage import lacks_memory
 from grlo.modeling.passes import is_sharded, whole_copy
 from grlo.settings import Dtype, require
 from grlo.types import Completion, SamplingParams

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from grlo.device_memory import TokenBudget
 from grlo.errors import RewardError
 from grlo.interfaces import BuildContext, Progress, Scorer, not_shared, silent
+from grlo.memory.offload import Offload
+from grlo.memory.shortage import TokenBudget
 from grlo.modeling.compiled_layers import compile_layers
 from grlo.moments import RunningMoments
-from grlo.offload import Offload
 from grlo.rollout import ChatRenderer
 from grlo.sequence_scores import (
     check_renderer,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from grlo.memory_estimates import PHASES, estimate_memory, peak_bytes, phase_bytes
-from grlo.memory_plan import MOST_TOKENS, USABLE_SHARE
+from grlo.memory.estimates import PHASES, estimate_memory, peak_bytes, phase_bytes
+from grlo.memory.plan import MOST_TOKENS, USABLE_SHARE
 from grlo.model_shape import ModelShape, forward_flops
 from grlo.settings import Dtype, Recipe
 from grlo.stages.check_findings import Findings, heading, size

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from grlo.errors import CheckpointError
-from grlo.memory_estimates import MemoryItem, estimate_memory
+from grlo.memory.estimates import MemoryItem, estimate_memory
 from grlo.model_shape import ModelShape
 from grlo.prompts.sources import listed
 from grlo.recipe import differences, load_dumped

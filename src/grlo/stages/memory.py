@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig
 
 from grlo.errors import RecipeError
-from grlo.memory_plan import MemoryPlan, plan_memory
+from grlo.memory.plan import MemoryPlan, plan_memory
 from grlo.model_shape import ModelShape, shape_from_config
 from grlo.rewards import single_rewards
 from grlo.settings import Dtype, Recipe

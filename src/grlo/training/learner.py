@@ -26,8 +26,8 @@ from grlo.batch import (
 )
 from grlo.errors import NonFiniteError
 from grlo.interfaces import ActorCritic, Algorithm, Progress, silent
+from grlo.memory.offload import Offload
 from grlo.modeling.adapters import merged_weights, whole_tensor
-from grlo.offload import Offload
 from grlo.seeding import derive_seed
 from grlo.settings import Recipe
 from grlo.training.averages import TokenAverages

@@ -9,8 +9,8 @@ from functools import partial
 from torch import Tensor
 
 from grlo.batch import TokenBatch, pack_groups, shared_prompt_lengths, take_rows
-from grlo.device_memory import TokenBudget, is_out_of_memory, lacks_memory
 from grlo.errors import DeviceMemoryError
+from grlo.memory.shortage import TokenBudget, is_out_of_memory, lacks_memory
 
 _REMEDIES = (
     "Turn on policy.gradient_checkpointing, keep what a phase does not need in the CPU's memory "
@@ -27,7 +27,7 @@ class MicroBatches(TokenBudget):
     """
 
     def __init__(self, max_tokens: int, *, fixed_by: str = "") -> None:
-        assert max_tokens > 0, "the plan of grlo.memory_plan is applied before"
+        assert max_tokens > 0, "the plan of grlo.memory.plan is applied before"
         super().__init__(max_tokens, fixed_by)
 
     def limit(self, max_tokens: int | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from grlo.memory_estimates import MemoryItem, estimate_memory, peak_bytes
+from grlo.memory.estimates import MemoryItem, estimate_memory, peak_bytes
 from grlo.model_shape import ModelShape
 from grlo.settings import Dtype, Offload, Recipe, Sharding
 

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from allocations import allocations
-from grlo.activation_estimates import backward_bytes, forward_bytes, saved_bytes
+from grlo.memory.activations import backward_bytes, forward_bytes, saved_bytes
 from grlo.model_shape import shape_from_config
 from grlo.modeling import attention_parts, packed, shared_prefix_attention
 from grlo.modeling.attention_parts import Part

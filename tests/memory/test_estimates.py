@@ -15,7 +15,7 @@ from grlo.algorithms.ppo import PPO
 from grlo.engines.hf import HFEngineSettings
 from grlo.engines.vllm import VLLMEngineSettings
 from grlo.engines.vllm_server import VLLMServerEngineSettings
-from grlo.memory_estimates import PHASES, MemoryItem, estimate_memory, peak_bytes, phase_bytes
+from grlo.memory.estimates import PHASES, MemoryItem, estimate_memory, peak_bytes, phase_bytes
 from grlo.model_shape import ModelShape, lora_parameters, shape_from_config
 from grlo.settings import (
     CriticSettings,

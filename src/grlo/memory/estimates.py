@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from grlo.activation_estimates import backward_bytes, forward_bytes
+from grlo.memory.activations import backward_bytes, forward_bytes
 from grlo.model_shape import DTYPE_BYTES, ModelShape, lora_parameters
 from grlo.settings import Dtype, LoraSettings, ModelSettings, OptimizerSettings, Recipe
 from grlo.work_sizes import GRADIENT_BUCKET_ELEMENTS, SCORED_TOKENS, chunk_rows

@@ -11,8 +11,8 @@ from transformers import LlamaConfig, Qwen3Config
 
 from grlo.algorithms.grpo import GRPO
 from grlo.algorithms.ppo import PPO
-from grlo.memory_estimates import phase_bytes
-from grlo.memory_plan import (
+from grlo.memory.estimates import phase_bytes
+from grlo.memory.plan import (
     ENOUGH_TOKENS,
     MOST_TOKENS,
     OFFLOAD_ORDER,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from grlo.offload import Offload
+from grlo.memory.offload import Offload
 from two_places import TwoPlaces
 
 

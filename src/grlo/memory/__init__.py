@@ -1,0 +1,1 @@
+"""Memory of a device: estimates from shapes, a plan, what waits elsewhere, what runs short."""
