@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -520,8 +521,10 @@ def _disk_errors(path: Path) -> Iterator[None]:
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in ("grlo", "torch", "transformers", "tokenizers", "peft"):
+        # What is loaded may know more than its wheel: of torch, for which CUDA it was built.
+        loaded = getattr(sys.modules.get(package), "__version__", "")
         try:
-            versions[package] = importlib.metadata.version(package)
+            versions[package] = str(loaded) or importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions

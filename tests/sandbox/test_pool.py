@@ -249,6 +249,7 @@ def test_a_launcher_runs_one_program_after_another(one: Sandbox):
         "import ctypes; ctypes.string_at(0)",
         "print('x' * 99)",
     ]
+    limits = Limits(output_bytes=50, wall_seconds=60)  # A machine may have other things to do.
     for program in programs * 5:
-        one.run(program, limits=Limits(output_bytes=50))
+        one.run(program, limits=limits)
     assert launcher_of(one) == launcher
