@@ -62,7 +62,7 @@ def forward_bytes(
 
     The layer has its input, and the model what it began with. Then either its attention (queries,
     keys and values before and after they are spread to the grid, with the output there and
-    gathered again; or queries while they are rotated, in three float parts) or its MLP (two hidden
+    gathered again; or three parts of the queries while they are rotated) or its MLP (two hidden
     states more and three inner vectors).
     """
     stream, size = _stream_bytes(settings), DTYPE_BYTES[settings.compute_dtype]

@@ -142,7 +142,7 @@ def _num_cells(
     grid. `keeps_parts`: what is held of answers and of the prompts that they share counts twice."""
     is_end_to_end = (
         settings.attention == "packed"
-        and settings.compute_dtype in ("bfloat16", "float16")
+        and settings.compute_dtype == "bfloat16"
         and recipe.training.device != "cpu"
     )
     has_parts = keeps_parts and recipe.sampling.samples_per_prompt > 1
