@@ -80,6 +80,25 @@ def test_products_too_small_to_gain_anything_are_left_to_the_blas(
 
 @needs_onednn
 @pytest.mark.usefixtures("forced")
+def test_few_rows_are_computed_in_like_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, fast = pair(bias=True)
+    onednn = products._onednn
+    seen: set[int] = set()
+
+    def recorded(x: Tensor, *others: Tensor) -> Tensor:
+        seen.add(len(x))
+        return onednn(x, *others)
+
+    monkeypatch.setattr(products, "_onednn", recorded)
+    for rows in range(1, 49):
+        x = torch.randn(rows, 1, 24).transpose(0, 1)
+        with torch.no_grad():
+            torch.testing.assert_close(fast(x), plain(x), rtol=1e-5, atol=1e-5)
+    assert seen == {16, 32, 48} | {1}, "views that need no filling keep their shape"
+
+
+@needs_onednn
+@pytest.mark.usefixtures("forced")
 def test_a_frozen_layer_passes_gradients_through_and_keeps_none() -> None:
     _, fast = pair(bias=True)
     fast.requires_grad_(False)

@@ -15,12 +15,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 _SMALL = 1_500_000
 """Multiplications below which oneDNN takes longer to begin (17 microseconds) than it gains."""
+
+_FEW, _MULTIPLE = 1024, 16
+"""Fewer rows than this are filled up to a multiple: oneDNN compiles products of every new size,
+which takes longer than some rows more, and their number changes with every step of decoding."""
 
 
 @functools.cache
@@ -81,7 +85,7 @@ class FastLinear(nn.Linear):
         if not is_plain or is_elsewhere or torch.is_autocast_enabled("cpu"):
             return linear(input, self.weight, self.bias)
         if not torch.is_grad_enabled():
-            return _onednn(input, self.weight, self.bias)
+            return _of_like_sizes(input, self.weight, self.bias)
         return _Linear.apply(input, self.weight, self.bias)  # pyright: ignore[reportReturnType]
 
 
@@ -117,6 +121,16 @@ def _outer(left_NI: Tensor, right_NJ: Tensor) -> Tensor:
     if left_NI.shape[1] > right_NJ.shape[1]:
         return _onednn(right_NJ.t(), left_NI.t()).t().contiguous()
     return _onednn(left_NI.t(), right_NJ.t())
+
+
+def _of_like_sizes(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W^T + b, computed for few different numbers of rows."""
+    rows = x.numel() // x.shape[-1]
+    missing = -rows % _MULTIPLE
+    if not missing or rows > _FEW or x.numel() * weight.shape[0] < _SMALL:
+        return _onednn(x, weight, bias)
+    filled = pad(x.reshape(rows, -1), (0, 0, 0, missing))
+    return _onednn(filled, weight, bias)[:rows].view(*x.shape[:-1], -1)
 
 
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
