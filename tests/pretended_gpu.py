@@ -19,7 +19,6 @@ import os
 import runpy
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -38,8 +37,9 @@ def load_hooks() -> None:
     source = Path(__file__).with_suffix(".cpp")
     version = (torch_folder / "version.py").read_bytes()
     name = hashlib.sha256(source.read_bytes() + version).hexdigest()[:16]
-    library = Path(tempfile.gettempdir()) / f"pretended_gpu_{os.getuid()}_{name}.so"
+    library = source.with_name("__pycache__") / f"pretended_gpu_{name}.so"
     if not library.exists():
+        library.parent.mkdir(exist_ok=True)
         partial = library.with_suffix(f".{os.getpid()}")
         paths = [f"-I{torch_folder}/include", f"-L{torch_folder}/lib"]
         command = ["c++", "-std=c++20", "-fPIC", "-shared", str(source), "-o", str(partial)]

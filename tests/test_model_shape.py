@@ -19,6 +19,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
+import known_models
 from grlo.errors import ModelError
 from grlo.model_shape import forward_flops, lora_parameters, read_shape, shape_from_config
 from grlo.settings import LoraSettings
@@ -42,24 +43,8 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     "qwen3-moe": Qwen3MoeConfig(
         **SMALL, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=12
     ),
-    "Qwen3-4B": Qwen3Config(
-        vocab_size=151936,
-        hidden_size=2560,
-        intermediate_size=9728,
-        num_hidden_layers=36,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        head_dim=128,
-        tie_word_embeddings=True,
-    ),
-    "Llama-3.1-8B": LlamaConfig(
-        vocab_size=128256,
-        hidden_size=4096,
-        intermediate_size=14336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-    ),
+    "Qwen3-4B": known_models.QWEN3_4B,
+    "Llama-3.1-8B": known_models.LLAMA_8B,
 }
 
 

@@ -108,7 +108,7 @@ def run(setup: Setup, record: Record) -> None:
 
 
 def recipe(setup: Setup) -> Recipe:
-    """The parts of a recipe that the learner reads; GRPO, since one GPU holds no critic besides."""
+    """The parts of a recipe that the learner reads; GRPO, so that the policy alone is timed."""
     return Recipe(
         policy=ModelSettings(model=setup.checkpoint()),
         prompts=PromptSettings(sources=("none",)),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import Qwen3Config
 
+import known_models
 from allocations import allocations
 from grlo.algorithms.grpo import GRPO
 from grlo.algorithms.ppo import PPO
@@ -40,18 +41,7 @@ SMALL = shape_from_config(
         head_dim=16,
     ).to_dict()
 )
-QWEN3_4B = shape_from_config(
-    Qwen3Config(
-        vocab_size=151936,
-        hidden_size=2560,
-        intermediate_size=9728,
-        num_hidden_layers=36,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        head_dim=128,
-        tie_word_embeddings=True,
-    ).to_dict()
-)
+QWEN3_4B = shape_from_config(known_models.QWEN3_4B.to_dict())
 
 
 def make_recipe(**policy: Any) -> Recipe:

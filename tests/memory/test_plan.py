@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from transformers import LlamaConfig, Qwen3Config
 
+import known_models
 from grlo.algorithms.grpo import GRPO
 from grlo.algorithms.ppo import PPO
 from grlo.memory.estimates import phase_bytes
@@ -31,28 +31,8 @@ from grlo.settings import (
 )
 
 GIB = 2**30
-QWEN3_4B = shape_from_config(
-    Qwen3Config(
-        vocab_size=151936,
-        hidden_size=2560,
-        intermediate_size=9728,
-        num_hidden_layers=36,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        head_dim=128,
-        tie_word_embeddings=True,
-    ).to_dict()
-)
-LLAMA_8B = shape_from_config(
-    LlamaConfig(
-        vocab_size=128256,
-        hidden_size=4096,
-        intermediate_size=14336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-    ).to_dict()
-)
+QWEN3_4B = shape_from_config(known_models.QWEN3_4B.to_dict())
+LLAMA_8B = shape_from_config(known_models.LLAMA_8B.to_dict())
 
 
 def make_recipe(
